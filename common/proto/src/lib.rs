@@ -1,0 +1,30 @@
+//! What both ends of Postern share, and nothing that touches the world.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`now`] | time as a value; nothing here can read a clock |
+//! | [`mtu`] | every size in one place |
+//! | [`keys`] | key newtypes, redacted in every `Debug` |
+//! | [`fate`] | why a packet goes no further: the closed list |
+//! | [`packet`] | bytes proved once; the only module that names etherparse |
+//! | [`reply`] | the answers to a refusal: TCP RST, ICMP prohibited, packet too big |
+//! | [`flow_key`] | the 5-tuple, as the device sees it |
+//! | [`outbox`] | where a pure state machine puts what it sends |
+//! | [`tunnel`] | one WireGuard peer with our clock; the only module that names boringtun's `Tunn` |
+//! | [`gate`] | who may make us do a handshake, and how often |
+//! | [`peers`] | demux: receiver index or public key to peer |
+//! | [`control`] | messages inside the tunnel between Postern ends |
+#![forbid(unsafe_code)]
+
+pub mod control;
+pub mod fate;
+pub mod flow_key;
+pub mod gate;
+pub mod keys;
+pub mod mtu;
+pub mod now;
+pub mod outbox;
+pub mod packet;
+pub mod peers;
+pub mod reply;
+pub mod tunnel;

@@ -1,0 +1,4 @@
+//! The pure gateway.
+#![forbid(unsafe_code)]
+
+pub mod policy;
