@@ -14,6 +14,7 @@
 //! | [`gate`] | who may make us do a handshake, and how often |
 //! | [`peers`] | demux: receiver index or public key to peer |
 //! | [`control`] | messages inside the tunnel between Postern ends |
+//! | [`profile`] | what a device needs to know to reach its gateway |
 #![forbid(unsafe_code)]
 
 pub mod control;
@@ -26,5 +27,6 @@ pub mod now;
 pub mod outbox;
 pub mod packet;
 pub mod peers;
+pub mod profile;
 pub mod reply;
 pub mod tunnel;
