@@ -1,0 +1,530 @@
+//! Packets together: what was decrypted in one turn is written to the TUN as super-packets, so
+//! that the kernel walks its stack once for forty packets, and acknowledges them once.
+//!
+//! A packet joins only the newest group of its flow, and only if splitting the group again gives
+//! the same packets; whatever else comes on that flow ends its group. So the order within a flow
+//! never changes. Checksums are verified before joining, because the kernel believes a
+//! super-packet: a corrupt packet is passed on as it is, alone.
+
+use crate::checksum;
+use crate::virtio::{Gso, HEADER, VnetHeader};
+use postern_proto::mtu::PACKET_ROOM;
+use std::io::IoSlice;
+
+/// Packets that wait at most.
+pub const MAX_PACKETS: usize = 512;
+
+/// Bytes of the arena that they wait in. Memory for each worker: this and 64 KiB of bookkeeping.
+pub const ARENA: usize = 768 * 1024;
+
+/// Packets in one super-packet (each costs one entry of a writev).
+pub const MAX_MEMBERS: usize = 128;
+
+/// UDP datagrams in one super-packet: the kernel refuses more (UDP_MAX_SEGMENTS).
+const MAX_UDP_MEMBERS: usize = 64;
+
+/// Bytes of one super-packet, headers included; the IPv4 length field ends at 65 535.
+const MAX_SUPER: usize = 65_000;
+
+/// Packets start at a cache line.
+const ALIGN: usize = 64;
+
+/// Twice the packets, so that a probe in the flow table is short.
+const TABLE: usize = 2 * MAX_PACKETS;
+
+const MAX_HEADER: usize = 40 + 60;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
+
+const _: () = assert!(PACKET_ROOM <= ARENA && MAX_PACKETS < u16::MAX as usize);
+const _: () = assert!(TABLE.is_power_of_two());
+
+/// What may be joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joinable {
+    /// TCP segments.
+    pub tcp: bool,
+    /// UDP datagrams (Linux 6.2 and later).
+    pub udp: bool,
+}
+
+/// Packets on their way to the TUN.
+#[derive(Debug)]
+pub struct Joiner {
+    joinable: Joinable,
+    arena: Box<[u8]>,
+    used: usize,
+    packets: Vec<Packet>,
+    groups: Vec<Group>,
+    /// The newest group of each flow, by hash; an entry counts if its stamp is the present one.
+    newest: Box<[Entry]>,
+    stamp: u32,
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    start: usize,
+    len: usize,
+    /// The next packet of its group.
+    next: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    stamp: u32,
+    group: u16,
+}
+
+/// Packets that are written together.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    first: u16,
+    last: u16,
+    members: usize,
+    /// Payload bytes of all members.
+    payload: usize,
+    /// Whether another packet may join.
+    open: bool,
+    /// Whether the checksum of the first is known to be right.
+    verified: bool,
+    /// Whether the last one has PSH.
+    push: bool,
+    /// What the first looks like; nothing for a packet that cannot be joined.
+    shape: Option<Shape>,
+}
+
+/// Version, protocol, addresses and ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flow {
+    addresses: [u8; 32],
+    ports: u32,
+    protocol: u8,
+    v6: bool,
+}
+
+/// Where the pieces of a packet are.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    flow: Flow,
+    ip_len: usize,
+    header_len: usize,
+    payload: usize,
+    /// May be in a super-packet at all.
+    joinable: bool,
+    push: bool,
+}
+
+/// What to write to the TUN at once.
+#[derive(Debug)]
+pub struct Joined<'a> {
+    /// The virtio header, then the packet or super-packet in pieces: for writev.
+    pub slices: &'a [IoSlice<'a>],
+    joiner: &'a Joiner,
+    group: &'a Group,
+}
+
+impl<'a> Joined<'a> {
+    /// How many packets it holds.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.group.members
+    }
+
+    /// Bytes of its packets as they came.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.packets().map(<[u8]>::len).sum()
+    }
+
+    /// The packets as they came, for a kernel that does not take them together.
+    pub fn packets(&self) -> impl Iterator<Item = &'a [u8]> {
+        let joiner = self.joiner;
+        std::iter::successors(Some(self.group.first), |packet| {
+            joiner.packets[usize::from(*packet)].next
+        })
+        .map(|packet| joiner.packet(packet))
+    }
+}
+
+impl Joiner {
+    /// An empty one. This is the only place that allocates.
+    #[must_use]
+    pub fn new(joinable: Joinable) -> Joiner {
+        use std::hash::{BuildHasher, RandomState};
+        Joiner {
+            joinable,
+            arena: vec![0; ARENA].into_boxed_slice(),
+            used: 0,
+            packets: Vec::with_capacity(MAX_PACKETS),
+            groups: Vec::with_capacity(MAX_PACKETS),
+            newest: vec![Entry::default(); TABLE].into_boxed_slice(),
+            stamp: 1,
+            seed: RandomState::new().hash_one(0u8) | 1,
+        }
+    }
+
+    /// From now on, joins only these.
+    pub fn set_joinable(&mut self, joinable: Joinable) {
+        self.joinable = joinable;
+    }
+
+    /// Whether a slot can be had before the packets must be written.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.packets.len() < MAX_PACKETS && ARENA - self.used >= PACKET_ROOM
+    }
+
+    /// Nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// A place to write one packet into, of [`PACKET_ROOM`] bytes if there [is
+    /// room](Joiner::has_room). A slot that was not committed is handed out again.
+    pub fn slot(&mut self) -> &mut [u8] {
+        let end = (self.used + PACKET_ROOM).min(ARENA);
+        &mut self.arena[self.used..end]
+    }
+
+    /// The first `len` bytes of the last slot are a packet.
+    pub fn commit(&mut self, len: usize) {
+        let len = len.min(ARENA - self.used);
+        if len == 0 || self.packets.len() >= MAX_PACKETS {
+            return;
+        }
+        let packet = self.packets.len() as u16;
+        let bytes = &self.arena[self.used..self.used + len];
+        let shape = Shape::of(bytes, self.joinable);
+        self.packets.push(Packet {
+            start: self.used,
+            len,
+            next: None,
+        });
+        self.used = (self.used + len).next_multiple_of(ALIGN).min(ARENA);
+
+        let Some(shape) = shape else {
+            // It might belong to any flow (a fragment, say): nothing passes it.
+            self.stamp = self.stamp.wrapping_add(1);
+            self.groups.push(Group::alone(packet, None));
+            return;
+        };
+        let place = self.find(&shape.flow);
+        let newest = self.newest[place];
+        if newest.stamp == self.stamp && self.join(newest.group, packet, &shape) {
+            return;
+        }
+        self.newest[place] = Entry {
+            stamp: self.stamp,
+            group: self.groups.len() as u16,
+        };
+        self.groups.push(Group::alone(packet, Some(shape)));
+    }
+
+    /// Hands over everything in order and starts anew.
+    pub fn drain(&mut self, mut write: impl FnMut(Joined<'_>)) {
+        for group in &self.groups {
+            self.hand_over(group, &mut write);
+        }
+        self.used = 0;
+        self.packets.clear();
+        self.groups.clear();
+        self.stamp = self.stamp.wrapping_add(1);
+    }
+
+    /// Where the newest group of `flow` is noted, or is to be.
+    fn find(&self, flow: &Flow) -> usize {
+        let mut place = flow.hash(self.seed);
+        loop {
+            place &= TABLE - 1;
+            let entry = self.newest[place];
+            if entry.stamp != self.stamp {
+                return place;
+            }
+            let shape = &self.groups[usize::from(entry.group)].shape;
+            if shape.as_ref().is_some_and(|shape| shape.flow == *flow) {
+                return place;
+            }
+            place += 1; // The table is never more than half full.
+        }
+    }
+
+    /// Adds the packet to the group, if splitting would give it back unchanged.
+    fn join(&mut self, group: u16, packet: u16, shape: &Shape) -> bool {
+        let place = usize::from(group);
+        let group = &self.groups[place];
+        let Some(head) = &group.shape else {
+            return false;
+        };
+        if !group.open || !shape.joinable || !self.continues(group, head, packet, shape) {
+            return false;
+        }
+        if !shape.checksum_is_right(self.packet(packet)) {
+            return false;
+        }
+        if !group.verified && !head.checksum_is_right(self.packet(group.first)) {
+            self.groups[place].open = false;
+            return false;
+        }
+        let whole = shape.payload == head.payload;
+        let most = if shape.flow.protocol == UDP {
+            MAX_UDP_MEMBERS
+        } else {
+            MAX_MEMBERS
+        };
+        let group = &mut self.groups[place];
+        self.packets[usize::from(group.last)].next = Some(packet);
+        group.last = packet;
+        group.members += 1;
+        group.payload += shape.payload;
+        group.verified = true;
+        group.push = shape.push;
+        group.open = whole && !shape.push && group.members < most;
+        true
+    }
+
+    /// Whether the packet looks like the next segment of the group.
+    fn continues(&self, group: &Group, head: &Shape, packet: u16, shape: &Shape) -> bool {
+        if shape.header_len != head.header_len
+            || shape.payload > head.payload
+            || shape.header_len + group.payload + shape.payload > MAX_SUPER
+        {
+            return false;
+        }
+        let (one, other) = (self.packet(group.first), self.packet(packet));
+        let same = |from: usize, to: usize| one[from..to] == other[from..to];
+        // The group is at most MAX_MEMBERS long.
+        let members = group.members as u16;
+        let ip_continues = if shape.flow.v6 {
+            // Traffic class and flow label; hop limit.
+            same(0, 4) && same(7, 8)
+        } else {
+            // Type of service; flags; time to live. Splitting counts the identification up, which
+            // matters only to packets that may be fragmented (RFC 6864).
+            let may_fragment = one[6] & 0x40 == 0;
+            let next = word(one, 4).wrapping_add(members);
+            same(0, 2) && same(6, 9) && (!may_fragment || word(other, 4) == next)
+        };
+        if shape.flow.protocol == UDP {
+            return ip_continues;
+        }
+        let tcp = head.ip_len;
+        // Acknowledgement and data offset; window; urgent pointer and options.
+        ip_continues
+            && same(tcp + 8, tcp + 13)
+            && same(tcp + 14, tcp + 16)
+            && same(tcp + 18, head.header_len)
+            && long(other, tcp + 4) == long(one, tcp + 4).wrapping_add(group.payload as u32)
+    }
+
+    fn packet(&self, packet: u16) -> &[u8] {
+        let Packet { start, len, .. } = self.packets[usize::from(packet)];
+        &self.arena[start..start + len]
+    }
+
+    fn hand_over(&self, group: &Group, write: &mut impl FnMut(Joined<'_>)) {
+        let head = self.packet(group.first);
+        let shape = match &group.shape {
+            Some(shape) if group.members > 1 => shape,
+            _ => {
+                let header = VnetHeader::PLAIN.to_bytes();
+                let slices = [IoSlice::new(&header), IoSlice::new(head)];
+                return write(Joined {
+                    slices: &slices,
+                    joiner: self,
+                    group,
+                });
+            }
+        };
+        let mut header = [0; HEADER + MAX_HEADER];
+        header[..HEADER].copy_from_slice(&shape.virtio_header().to_bytes());
+        let end = HEADER + shape.header_len;
+        header[HEADER..end].copy_from_slice(&head[..shape.header_len]);
+        shape.make_super(&mut header[HEADER..end], group.payload, group.push);
+
+        let mut slices = [IoSlice::new(&[]); MAX_MEMBERS + 1];
+        slices[0] = IoSlice::new(&header[..end]);
+        let mut count = 1;
+        let mut member = Some(group.first);
+        while let Some(packet) = member {
+            slices[count] = IoSlice::new(&self.packet(packet)[shape.header_len..]);
+            count += 1;
+            member = self.packets[usize::from(packet)].next;
+        }
+        write(Joined {
+            slices: &slices[..count],
+            joiner: self,
+            group,
+        });
+    }
+}
+
+impl Group {
+    fn alone(packet: u16, shape: Option<Shape>) -> Group {
+        Group {
+            first: packet,
+            last: packet,
+            members: 1,
+            payload: shape.as_ref().map_or(0, |shape| shape.payload),
+            open: shape
+                .as_ref()
+                .is_some_and(|shape| shape.joinable && !shape.push),
+            verified: false,
+            push: shape.as_ref().is_some_and(|shape| shape.push),
+            shape,
+        }
+    }
+}
+
+impl Flow {
+    fn hash(&self, seed: u64) -> usize {
+        let (words, _) = self.addresses.as_chunks::<8>();
+        let mut hash = seed ^ u64::from(self.ports) ^ (u64::from(self.protocol) << 32);
+        for word in words {
+            let product = u128::from(hash ^ u64::from_ne_bytes(*word))
+                * u128::from(0x9e37_79b9_7f4a_7c15 ^ seed);
+            hash = (product >> 64) as u64 ^ product as u64;
+        }
+        hash as usize
+    }
+}
+
+impl Shape {
+    /// Nothing for what is neither plain TCP nor plain UDP, or whose lengths disagree.
+    fn of(bytes: &[u8], joinable: Joinable) -> Option<Shape> {
+        let v6 = match bytes.first()? >> 4 {
+            4 => false,
+            6 => true,
+            _ => return None,
+        };
+        let ip_len = if v6 { 40 } else { 20 };
+        if bytes.len() < ip_len + 8 {
+            return None;
+        }
+        let mut addresses = [0; 32];
+        let (length, protocol) = if v6 {
+            addresses.copy_from_slice(&bytes[8..40]);
+            (40 + usize::from(word(bytes, 4)), bytes[6])
+        } else {
+            // No options, no fragment.
+            if bytes[0] != 0x45 || word(bytes, 6) & 0x3fff != 0 {
+                return None;
+            }
+            addresses[..8].copy_from_slice(&bytes[12..20]);
+            (usize::from(word(bytes, 2)), bytes[9])
+        };
+        if length != bytes.len() {
+            return None;
+        }
+        let (header_len, mergeable, push) = match protocol {
+            TCP => {
+                if bytes.len() < ip_len + 20 {
+                    return None;
+                }
+                let header_len = ip_len + usize::from(bytes[ip_len + 12] >> 4) * 4;
+                if header_len < ip_len + 20 || bytes.len() < header_len {
+                    return None;
+                }
+                let flags = bytes[ip_len + 13];
+                (
+                    header_len,
+                    joinable.tcp && flags & !PSH == ACK,
+                    flags & PSH != 0,
+                )
+            }
+            UDP => {
+                let whole = usize::from(word(bytes, ip_len + 4)) == bytes.len() - ip_len;
+                let has_checksum = word(bytes, ip_len + 6) != 0;
+                (ip_len + 8, joinable.udp && whole && has_checksum, false)
+            }
+            _ => return None,
+        };
+        let payload = bytes.len() - header_len;
+        Some(Shape {
+            flow: Flow {
+                addresses,
+                ports: long(bytes, ip_len),
+                protocol,
+                v6,
+            },
+            ip_len,
+            header_len,
+            payload,
+            joinable: mergeable && payload > 0,
+            push,
+        })
+    }
+
+    fn checksum_is_right(&self, bytes: &[u8]) -> bool {
+        // The length of one packet; checked against its header.
+        let length = (bytes.len() - self.ip_len) as u16;
+        let pseudo = checksum::pseudo_header(self.addresses(bytes), self.flow.protocol, length);
+        let ip_is_right = self.flow.v6 || checksum::sum(&bytes[..self.ip_len]) == 0xffff;
+        ip_is_right && checksum::add(pseudo, checksum::sum(&bytes[self.ip_len..])) == 0xffff
+    }
+
+    fn addresses<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        if self.flow.v6 {
+            &bytes[8..40]
+        } else {
+            &bytes[12..20]
+        }
+    }
+
+    fn virtio_header(&self) -> VnetHeader {
+        let (gso, checksum_offset) = match (self.flow.protocol, self.flow.v6) {
+            (UDP, _) => (Gso::Udp, 6),
+            (_, false) => (Gso::TcpV4, 16),
+            (_, true) => (Gso::TcpV6, 16),
+        };
+        VnetHeader {
+            gso,
+            needs_checksum: true,
+            // Header and payload of one packet: they fit.
+            header_len: self.header_len as u16,
+            segment_size: self.payload as u16,
+            checksum_start: self.ip_len as u16,
+            checksum_offset,
+        }
+    }
+
+    /// Turns the header of the first packet into that of all, with `payload` bytes in total. The
+    /// transport checksum becomes the sum of the pseudo header, as the kernel wants it.
+    fn make_super(&self, header: &mut [u8], payload: usize, push: bool) {
+        // At most MAX_SUPER.
+        let transport_len = (self.header_len - self.ip_len + payload) as u16;
+        let pseudo =
+            checksum::pseudo_header(self.addresses(header), self.flow.protocol, transport_len);
+        let (ip, transport) = header.split_at_mut(self.ip_len);
+        if self.flow.v6 {
+            ip[4..6].copy_from_slice(&transport_len.to_be_bytes());
+        } else {
+            let total = transport_len + self.ip_len as u16;
+            ip[2..4].copy_from_slice(&total.to_be_bytes());
+            ip[10..12].fill(0);
+            let sum = !checksum::sum(ip);
+            ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        if self.flow.protocol == UDP {
+            transport[4..6].copy_from_slice(&transport_len.to_be_bytes());
+            transport[6..8].copy_from_slice(&pseudo.to_be_bytes());
+        } else {
+            transport[13] |= if push { PSH } else { 0 };
+            transport[16..18].copy_from_slice(&pseudo.to_be_bytes());
+        }
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn long(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests;

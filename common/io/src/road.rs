@@ -1,0 +1,198 @@
+//! The road: sockets and TUN of one worker, as inputs to wait for and outputs to write into.
+//!
+//! They are separate values on the same descriptors, so that what is read can be answered while
+//! it is being read:
+//!
+//! ```no_run
+//! # use postern_io::{clock::Clock, poll::Waker, road::{Inputs, Outputs}};
+//! # use postern_proto::{now::Mono, outbox::Outbox};
+//! # fn turn(inputs: &mut Inputs, outputs: &mut Outputs, waker: &Waker) -> std::io::Result<()> {
+//! let ready = inputs.wait(waker, None, Mono::NEVER, Clock::now().mono)?;
+//! let now = Clock::now();
+//! inputs.udp(ready, |from, datagram| { /* engine.from_network(from, datagram, outputs, now) */ });
+//! inputs.tun(ready, |packet| {
+//!     // judge packet.packet() once, then
+//!     packet.for_each_segment(|segment| { /* seal into outputs.datagram() */ });
+//! })?;
+//! outputs.flush();
+//! # Ok(())
+//! # }
+//! ```
+
+use crate::join::ARENA;
+use crate::poll::{Ready, Sources, Waker};
+use crate::send_batch::BUFFER;
+use crate::split::SuperPacket;
+use crate::tun::{READ_BUFFER, Tun, TunRx, TunTx};
+use crate::udp::{RECEIVE_BUFFER, RECEIVE_BUFFERS, UdpEnd, UdpRx, UdpTx};
+use postern_proto::mtu::PACKET_ROOM;
+use postern_proto::now::Mono;
+use postern_proto::outbox::{Endpoint, Outbox};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// Receive calls on each socket in a turn. With the TUN waiting as well it is one, so that
+/// neither direction waits long for the other.
+pub const UDP_ROUNDS: usize = 4;
+
+/// Super-packets read from the TUN in a turn.
+pub const TUN_READS: usize = 16;
+
+/// All buffers of one worker, in bytes, whatever the number of peers. They stay in a second-level
+/// cache of 2 MiB.
+pub const MEMORY: usize = RECEIVE_BUFFERS * RECEIVE_BUFFER + ARENA + READ_BUFFER + BUFFER;
+
+const _: () = assert!(MEMORY < 2 * 1024 * 1024);
+
+/// What one worker reads.
+pub struct Inputs {
+    /// The receiving half of the sockets.
+    pub udp: UdpRx,
+    /// The reading half of the TUN, where there is one.
+    pub tun: Option<TunRx>,
+}
+
+/// What one worker writes.
+pub struct Outputs {
+    /// The sending half of the sockets.
+    pub udp: UdpTx,
+    /// Where inner packets go.
+    pub tun: Inner,
+}
+
+/// Where inner packets go.
+pub enum Inner {
+    /// To the writing half of the TUN.
+    Tun(TunTx),
+    /// Nowhere: they are counted.
+    None {
+        /// A place to write them into.
+        scratch: Box<[u8]>,
+        /// How many came.
+        refused: u64,
+    },
+}
+
+/// Both ends of the road from sockets and a TUN. Without a TUN, inner packets are counted and
+/// dropped.
+///
+/// # Errors
+/// When the kernel refuses a socket option that every Linux has.
+pub fn open(udp: UdpEnd, tun: Option<Tun>) -> io::Result<(Inputs, Outputs)> {
+    let (udp_rx, udp_tx) = udp.split()?;
+    let (tun_rx, inner) = match tun.map(Tun::split) {
+        Some((reader, writer)) => (Some(reader), Inner::Tun(writer)),
+        None => {
+            let scratch = vec![0; PACKET_ROOM].into_boxed_slice();
+            (
+                None,
+                Inner::None {
+                    scratch,
+                    refused: 0,
+                },
+            )
+        }
+    };
+    Ok((
+        Inputs {
+            udp: udp_rx,
+            tun: tun_rx,
+        },
+        Outputs {
+            udp: udp_tx,
+            tun: inner,
+        },
+    ))
+}
+
+impl Inputs {
+    /// Waits until there is something to read, another thread wakes us, a signal comes, or the
+    /// deadline.
+    ///
+    /// # Errors
+    /// Only for want of kernel memory.
+    pub fn wait(
+        &self,
+        waker: &Waker,
+        signals: Option<BorrowedFd<'_>>,
+        deadline: Mono,
+        now: Mono,
+    ) -> io::Result<Ready> {
+        let tun = self.tun.as_ref().map(TunRx::fd);
+        Sources {
+            udp4: self.udp.v4(),
+            udp6: self.udp.v6(),
+            tun,
+            waker,
+            signals,
+        }
+        .wait(deadline, now)
+    }
+
+    /// Hands over the datagrams of this turn, each with where it came from and which of our
+    /// addresses it was sent to.
+    pub fn udp(&mut self, ready: Ready, mut handle: impl FnMut(Endpoint, &mut [u8])) {
+        let rounds = if ready.tun { 1 } else { UDP_ROUNDS };
+        if ready.udp4 {
+            self.udp.receive_v4(rounds, &mut handle);
+        }
+        if ready.udp6 {
+            self.udp.receive_v6(rounds, &mut handle);
+        }
+    }
+
+    /// Hands over the super-packets of this turn.
+    ///
+    /// # Errors
+    /// When the interface is gone: somebody deleted it.
+    pub fn tun(&mut self, ready: Ready, handle: impl FnMut(SuperPacket<'_>)) -> io::Result<()> {
+        match &mut self.tun {
+            Some(tun) if ready.tun => tun.receive(TUN_READS, handle),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Outputs {
+    /// Sends and writes everything that waits. Call it at the end of every turn, never later.
+    pub fn flush(&mut self) {
+        self.udp.flush();
+        if let Inner::Tun(tun) = &mut self.tun {
+            tun.flush();
+        }
+    }
+
+    /// Packets and datagrams that the kernel did not take so far: `kernel-refused`.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        let inner = match &self.tun {
+            Inner::Tun(tun) => tun.stats().refused,
+            Inner::None { refused, .. } => *refused,
+        };
+        self.udp.stats().refused + inner
+    }
+}
+
+impl Outbox for Outputs {
+    fn datagram(&mut self, to: Endpoint, room: usize) -> &mut [u8] {
+        self.udp.slot(to, room)
+    }
+
+    fn commit_datagram(&mut self, len: usize) {
+        self.udp.commit(len);
+    }
+
+    fn packet(&mut self) -> &mut [u8] {
+        match &mut self.tun {
+            Inner::Tun(tun) => tun.slot(),
+            Inner::None { scratch, .. } => scratch,
+        }
+    }
+
+    fn commit_packet(&mut self, len: usize) {
+        match &mut self.tun {
+            Inner::Tun(tun) => tun.commit(len),
+            Inner::None { refused, .. } => *refused += 1,
+        }
+    }
+}

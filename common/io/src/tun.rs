@@ -1,0 +1,414 @@
+//! The TUN: super-packets in, super-packets out, and what to say when there is none.
+
+use crate::join::{Joinable, Joined, Joiner};
+use crate::split::SuperPacket;
+use crate::virtio::{HEADER, VnetHeader};
+use postern_proto::mtu::SUPER_PACKET;
+use rustix::io::Errno;
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+/// Bytes of the read buffer: one super-packet. Memory for each worker.
+pub const READ_BUFFER: usize = HEADER + SUPER_PACKET;
+
+/// Super-packets that the kernel queues towards us, where nothing else is configured.
+pub const DEFAULT_QUEUE: u32 = 500;
+
+/// Whether to ask the kernel for super-packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// As far as the kernel goes along.
+    #[default]
+    Auto,
+    /// Packet by packet.
+    Off,
+}
+
+/// How the TUN is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunOptions {
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// Bytes of the largest inner packet.
+    pub mtu: u16,
+    /// Its IPv4 address with the length of the prefix.
+    pub v4: Option<(Ipv4Addr, u8)>,
+    /// Its IPv6 address with the length of the prefix.
+    pub v6: Option<(Ipv6Addr, u8)>,
+    /// Packets or super-packets that the kernel queues towards us (txqueuelen).
+    pub queue: u32,
+    /// Whether to ask for super-packets.
+    pub offload: Offload,
+}
+
+/// Why there is no TUN.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// The name is empty, too long, or has characters that no interface may have.
+    #[error("{0:?} cannot name an interface: 1 to 15 bytes, without '/', ':', '%' and white space")]
+    BadName(String),
+    /// The driver is missing.
+    #[error(
+        "this kernel has no TUN driver (/dev/net/tun): load it with `modprobe tun`; in a container, pass the device with --device /dev/net/tun"
+    )]
+    NoDriver,
+    /// We may not.
+    #[error(
+        "no permission to create the interface {0}: it needs CAP_NET_ADMIN (run as root, or give the service AmbientCapabilities=CAP_NET_ADMIN)"
+    )]
+    NotPermitted(String),
+    /// There is one, and somebody holds it.
+    #[error("the interface {0} exists and is in use; another program runs, or choose another name")]
+    Busy(String),
+    /// There is one, and it is something else.
+    #[error("the interface {0} exists and is not a TUN; choose another name")]
+    NotATun(String),
+    /// Anything else.
+    #[error("interface {name}: {source}")]
+    Other {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// What the kernel takes and gives at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffloadState {
+    /// TCP and UDP super-packets both ways.
+    TcpUdp,
+    /// TCP super-packets both ways (Linux before 6.2).
+    Tcp,
+    /// Super-packets are read, but the kernel refused one that we wrote, so we write packet by
+    /// packet.
+    ReadOnly,
+    /// Packet by packet.
+    Off,
+}
+
+impl OffloadState {
+    /// For logs and status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OffloadState::TcpUdp => "tcp+udp",
+            OffloadState::Tcp => "tcp",
+            OffloadState::ReadOnly => "read-only",
+            OffloadState::Off => "off",
+        }
+    }
+
+    fn joinable(self) -> Joinable {
+        Joinable {
+            tcp: matches!(self, OffloadState::TcpUdp | OffloadState::Tcp),
+            udp: self == OffloadState::TcpUdp,
+        }
+    }
+}
+
+/// The interface, before it is [split](Tun::split) into a reader and a writer. It disappears
+/// when both are dropped.
+pub struct Tun {
+    device: Arc<SyncDevice>,
+    name: String,
+    offload: OffloadState,
+}
+
+impl Tun {
+    /// Creates the interface, gives it its addresses, and brings it up.
+    ///
+    /// # Errors
+    /// See [`TunError`].
+    pub fn open(options: &TunOptions) -> Result<Tun, TunError> {
+        let name = &options.name;
+        let impossible = |c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c);
+        if !(1..=15).contains(&name.len())
+            || name.contains(impossible)
+            || name == "."
+            || name == ".."
+        {
+            return Err(TunError::BadName(name.clone()));
+        }
+        let device = match options.offload {
+            Offload::Auto => match build(options, true) {
+                // A kernel without offload refuses the ioctl. The second attempt tells whether
+                // that was it.
+                Err(_) => build(options, false),
+                device => device,
+            },
+            Offload::Off => build(options, false),
+        };
+        let device = device.map_err(|source| explain(name, source))?;
+        let offload = match (device.tcp_gso(), device.udp_gso()) {
+            (true, true) => OffloadState::TcpUdp,
+            (true, false) => OffloadState::Tcp,
+            (false, _) => OffloadState::Off,
+        };
+        device
+            .set_nonblocking(true)
+            .map_err(|source| explain(name, source))?;
+        let name = device.name().map_err(|source| explain(name, source))?;
+        Ok(Tun {
+            device: Arc::new(device),
+            name,
+            offload,
+        })
+    }
+
+    /// The name of the interface.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the kernel went along with.
+    #[must_use]
+    pub fn offload(&self) -> OffloadState {
+        self.offload
+    }
+
+    /// Independent halves on the same interface.
+    #[must_use]
+    pub fn split(self) -> (TunRx, TunTx) {
+        let vnet = self.offload != OffloadState::Off;
+        let reader = TunRx {
+            device: Arc::clone(&self.device),
+            bytes: vec![0; READ_BUFFER].into_boxed_slice(),
+            vnet,
+            stats: TunRxStats::default(),
+        };
+        let writer = TunTx {
+            device: self.device,
+            joiner: Joiner::new(self.offload.joinable()),
+            offload: self.offload,
+            stats: TunTxStats::default(),
+        };
+        (reader, writer)
+    }
+}
+
+fn build(options: &TunOptions, offload: bool) -> io::Result<SyncDevice> {
+    let mut builder = DeviceBuilder::new()
+        .name(options.name.as_str())
+        .mtu(options.mtu)
+        .tx_queue_len(options.queue)
+        .offload(offload);
+    if let Some((address, prefix)) = options.v4 {
+        builder = builder.ipv4(address, prefix, None);
+    }
+    if let Some((address, prefix)) = options.v6 {
+        builder = builder.ipv6(address, prefix);
+    }
+    builder.build_sync()
+}
+
+fn explain(name: &str, source: io::Error) -> TunError {
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => TunError::NoDriver,
+        Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted(name.to_owned()),
+        Some(libc::EBUSY) => TunError::Busy(name.to_owned()),
+        Some(libc::EINVAL) => TunError::NotATun(name.to_owned()),
+        _ => TunError::Other {
+            name: name.to_owned(),
+            source,
+        },
+    }
+}
+
+/// What was read so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunRxStats {
+    /// Reads that brought something.
+    pub reads: u64,
+    /// Packets in them.
+    pub packets: u64,
+    /// Reads that made no sense and were lost.
+    pub bad: u64,
+}
+
+/// The reading half.
+pub struct TunRx {
+    device: Arc<SyncDevice>,
+    bytes: Box<[u8]>,
+    vnet: bool,
+    stats: TunRxStats,
+}
+
+impl TunRx {
+    /// To wait for.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+
+    /// What was read so far.
+    #[must_use]
+    pub fn stats(&self) -> TunRxStats {
+        self.stats
+    }
+
+    /// Hands over what is there, at most `reads` super-packets.
+    ///
+    /// # Errors
+    /// When the interface is gone: somebody deleted it.
+    pub fn receive(
+        &mut self,
+        reads: usize,
+        mut handle: impl FnMut(SuperPacket<'_>),
+    ) -> io::Result<()> {
+        for _ in 0..reads {
+            let len = match rustix::io::read(&self.device, &mut self.bytes[..]) {
+                Ok(len) => len,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            self.stats.reads += 1;
+            let Some(packet) = parse(self.vnet, &mut self.bytes[..len]) else {
+                self.stats.bad += 1;
+                continue;
+            };
+            self.stats.packets += packet.segments() as u64;
+            handle(packet);
+        }
+        Ok(())
+    }
+}
+
+fn parse(vnet: bool, bytes: &mut [u8]) -> Option<SuperPacket<'_>> {
+    if !vnet {
+        return Some(SuperPacket::plain(bytes));
+    }
+    let (header, packet) = bytes.split_first_chunk_mut::<HEADER>()?;
+    match SuperPacket::parse(VnetHeader::parse(header), packet) {
+        Ok(packet) => Some(packet),
+        Err(error) => {
+            tracing::debug!(%error, "packet from the TUN dropped");
+            None
+        }
+    }
+}
+
+/// What was written so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunTxStats {
+    /// Writes that succeeded.
+    pub writes: u64,
+    /// Packets that the kernel took.
+    pub packets: u64,
+    /// Packets that it did not take: `kernel-refused`.
+    pub refused: u64,
+    /// Super-packets that had to be written again packet by packet.
+    pub rewritten: u64,
+}
+
+/// The writing half: packets are written into it and leave at [`TunTx::flush`], or before that
+/// when it is full.
+pub struct TunTx {
+    device: Arc<SyncDevice>,
+    joiner: Joiner,
+    offload: OffloadState,
+    stats: TunTxStats,
+}
+
+impl TunTx {
+    /// Room ([`postern_proto::mtu::PACKET_ROOM`]) for one packet.
+    pub fn slot(&mut self) -> &mut [u8] {
+        if !self.joiner.has_room() {
+            self.flush();
+        }
+        self.joiner.slot()
+    }
+
+    /// The first `len` bytes of the last slot are to be written.
+    pub fn commit(&mut self, len: usize) {
+        self.joiner.commit(len);
+    }
+
+    /// Writes everything. What the kernel does not take is dropped and counted.
+    pub fn flush(&mut self) {
+        let TunTx {
+            device,
+            joiner,
+            offload,
+            stats,
+        } = self;
+        joiner.drain(|joined| write(device.as_fd(), offload, stats, &joined));
+        joiner.set_joinable(offload.joinable());
+    }
+
+    /// What was written so far.
+    #[must_use]
+    pub fn stats(&self) -> TunTxStats {
+        self.stats
+    }
+
+    /// What the kernel takes at present.
+    #[must_use]
+    pub fn offload(&self) -> OffloadState {
+        self.offload
+    }
+}
+
+fn write(
+    fd: BorrowedFd<'_>,
+    offload: &mut OffloadState,
+    stats: &mut TunTxStats,
+    joined: &Joined<'_>,
+) {
+    if joined.members() > 1 {
+        match writev(fd, joined.slices) {
+            Ok(()) => {
+                stats.writes += 1;
+                stats.packets += joined.members() as u64;
+                return;
+            }
+            Err(Errno::INVAL | Errno::IO) => stats.rewritten += 1,
+            Err(_) => {
+                stats.refused += joined.members() as u64;
+                return;
+            }
+        }
+    }
+    let header = VnetHeader::PLAIN.to_bytes();
+    let mut taken = 0;
+    for packet in joined.packets() {
+        let slices = [IoSlice::new(&header), IoSlice::new(packet)];
+        let slices = if *offload == OffloadState::Off {
+            &slices[1..]
+        } else {
+            &slices[..]
+        };
+        match writev(fd, slices) {
+            Ok(()) => taken += 1,
+            Err(_) => stats.refused += 1,
+        }
+    }
+    stats.writes += taken;
+    stats.packets += taken;
+    // Some kernels refuse every super-packet (a check that came with 6.11 and went to stable
+    // series). An interface that is down refuses single packets as well and proves nothing.
+    if joined.members() > 1 && taken > 0 && *offload != OffloadState::ReadOnly {
+        *offload = OffloadState::ReadOnly;
+        tracing::warn!(
+            "this kernel refuses joined packets; writing them one by one from now on, which is slower"
+        );
+    }
+}
+
+fn writev(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> Result<(), Errno> {
+    loop {
+        match rustix::io::writev(fd, slices) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
