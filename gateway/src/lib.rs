@@ -1,1 +1,13 @@
-//! x
+//! The gateway's shell: everything around the pure engine.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`config`] | gateway.yaml, proved |
+//! | [`pool`] | the tunnel's addresses |
+//! | [`api`] | the words of the admin API |
+//! | [`worker_api`] | what control plane and data worker say to each other |
+
+pub mod api;
+pub mod config;
+pub mod pool;
+pub mod worker_api;

@@ -1,0 +1,567 @@
+//! The words of the admin API: what travels as JSON over the admin socket. Version 1.
+//!
+//! Directions are the device's: `tx` went from the device to the target, `rx` came back.
+
+use ipnet::IpNet;
+use postern_proto::flow_key::Protocol;
+use postern_proto::keys::PublicKey;
+use postern_proto::profile::ProfileGateway;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+/// The most flows that one listing returns.
+pub const MAX_FLOWS_LISTED: usize = 10_000;
+
+/// A refusal by the admin API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// What went wrong.
+    pub error: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+/// `POST /v1/devices`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDevice {
+    /// Unique for ever.
+    pub name: String,
+    /// Who uses it; none for a machine.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// What policy sees.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// The public half of the device's key. The private half never reaches the daemon.
+    pub public_key: PublicKey,
+    /// A pre-shared key in base64, made by the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preshared_key: Option<String>,
+}
+
+/// Answer to [`NewDevice`]: what a profile needs besides the private key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceAdded {
+    /// As it was stored.
+    pub device: DeviceView,
+    /// Inner MTU.
+    pub mtu: u16,
+    /// The other end.
+    pub gateway: ProfileGateway,
+    /// What goes into the tunnel.
+    pub include: Vec<IpNet>,
+    /// Seconds between keepalives; none for never.
+    pub keepalive: Option<u16>,
+    /// What the operator should know: an address left out of the include list, and why.
+    pub notes: Vec<String>,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Unique for ever.
+    pub name: String,
+    /// Who uses it.
+    pub user: Option<String>,
+    /// What policy sees.
+    pub groups: Vec<String>,
+    /// Its identity.
+    pub public_key: PublicKey,
+    /// Whether a pre-shared key is set. The key itself is never shown.
+    pub preshared_key: bool,
+    /// Addresses inside the tunnel, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// `active` or `revoked`.
+    pub state: DeviceState,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Seconds since 1970.
+    pub revoked: Option<u64>,
+    /// Where it was last seen.
+    pub last_endpoint: Option<SocketAddr>,
+    /// Seconds since 1970.
+    pub last_handshake: Option<u64>,
+}
+
+/// Whether a device may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceState {
+    /// It may.
+    Active,
+    /// Never again.
+    Revoked,
+}
+
+/// Answer to a revocation, a policy change or a kill: durable and in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutView {
+    /// Flows that were cut on both sides.
+    pub flows: u64,
+}
+
+/// Which flows. Empty selects all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowFilter {
+    /// This one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// Of this device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Of this user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// To this destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Destination>,
+}
+
+/// Where a flow goes: `192.0.2.10`, `192.0.2.0/24`, `192.0.2.10:22`, `[2001:db8::1]:22/tcp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Address or range.
+    pub net: IpNet,
+    /// Any, if none.
+    pub port: Option<u16>,
+    /// Any, if none.
+    pub protocol: Option<Protocol>,
+}
+
+/// One live flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Unique within one run of the gateway.
+    pub id: u64,
+    /// The flow's furthest state: `syn`, `established`, `closing`; `open` where there are none.
+    pub state: String,
+    /// Whose.
+    pub device: String,
+    /// Whose.
+    pub user: Option<String>,
+    /// `tcp`, `udp`, `icmp`.
+    pub protocol: Protocol,
+    /// The device's end.
+    pub source: SocketAddr,
+    /// The target's end.
+    pub destination: SocketAddr,
+    /// The rule that allows it.
+    pub rule: String,
+    /// The policy generation that judged it last.
+    pub generation: u64,
+    /// Milliseconds since 1970.
+    pub opened_ms: u64,
+    /// Milliseconds since the last packet.
+    pub idle_ms: u64,
+    /// Device to target.
+    pub tx_bytes: u64,
+    /// Device to target.
+    pub tx_packets: u64,
+    /// Target to device.
+    pub rx_bytes: u64,
+    /// Target to device.
+    pub rx_packets: u64,
+}
+
+/// One enrolled device, as the worker sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its name.
+    pub device: String,
+    /// Its identity.
+    pub public_key: PublicKey,
+    /// Where it is.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds since 1970.
+    pub last_handshake: Option<u64>,
+    /// Whether a session is established now.
+    pub connected: bool,
+    /// Inner bytes that it sent.
+    pub tx_bytes: u64,
+    /// Inner bytes that it was sent.
+    pub rx_bytes: u64,
+    /// Live flows.
+    pub flows: u64,
+}
+
+/// The worker's state at one moment: plain counters, read at scrape time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerSnapshot {
+    /// Milliseconds since 1970.
+    pub taken_ms: u64,
+    /// Policy generation in force.
+    pub generation: u64,
+    /// Attempts by verdict and rule since start. Rules of former policies may be dropped.
+    pub verdicts: Vec<VerdictCount>,
+    /// Inner traffic that was forwarded.
+    pub traffic: Traffic,
+    /// Packets dropped, by [`postern_proto::fate::DropReason`] text.
+    pub drops: BTreeMap<String, u64>,
+    /// Handshakes by outcome: `ok` and why not.
+    pub handshakes: BTreeMap<String, u64>,
+    /// Live flows.
+    pub open_flows: u64,
+    /// Live flows whose target has not answered.
+    pub half_open_flows: u64,
+    /// Every enrolled device.
+    pub peers: Vec<PeerView>,
+    /// Bounded queues and tables of the worker.
+    pub queues: Vec<QueueView>,
+    /// Time to judge one new flow.
+    pub verdict_seconds: HistogramView,
+    /// Time from a change to the last byte that it ended.
+    pub change_to_cut_seconds: HistogramView,
+}
+
+/// Attempts with one outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictCount {
+    /// `allow` or `deny`.
+    pub verdict: String,
+    /// Name of the rule, or `default`.
+    pub rule: String,
+    /// So many.
+    pub flows: u64,
+}
+
+/// Forwarded traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Device to target.
+    pub tx_bytes: u64,
+    /// Device to target.
+    pub tx_packets: u64,
+    /// Target to device.
+    pub rx_bytes: u64,
+    /// Target to device.
+    pub rx_packets: u64,
+}
+
+/// One bounded queue or table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// Its name, as the metric label.
+    pub queue: String,
+    /// In it now.
+    pub depth: u64,
+    /// Its bound.
+    pub capacity: u64,
+}
+
+/// A histogram with fixed bounds; the worker adds to plain numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistogramView {
+    /// Upper bounds in seconds, ascending.
+    pub bounds: Vec<f64>,
+    /// Observations at or under each bound but over the one before; one more for the rest.
+    pub counts: Vec<u64>,
+    /// Sum of all, seconds.
+    pub sum: f64,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// How often the gateway has started; part of every record.
+    pub boot: u64,
+    /// Since the daemon started.
+    pub uptime_seconds: u64,
+    /// Who the gateway is.
+    pub public_key: PublicKey,
+    /// UDP port.
+    pub listen_port: u16,
+    /// Name of the TUN.
+    pub interface: String,
+    /// `ready`, or why not.
+    pub state: String,
+    /// Enrolled and not revoked.
+    pub devices: u64,
+    /// With an established session.
+    pub devices_connected: u64,
+    /// Live flows.
+    pub open_flows: u64,
+    /// What judges.
+    pub policy: PolicyStatus,
+    /// Where records go.
+    pub flow_log: FlowLogStatus,
+    /// Fields of gateway.yaml that were changed on disk and wait for a restart.
+    pub needs_restart: Vec<String>,
+    /// Why gateway.yaml on disk was refused, if it was.
+    pub config_errors: Vec<String>,
+    /// Counters and peers.
+    pub worker: WorkerSnapshot,
+}
+
+/// What judges, and whether the file on disk is what judges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Content hash of the policy in force.
+    pub hash: String,
+    /// Counts up with each policy put in force.
+    pub generation: u64,
+    /// Seconds since 1970, when it was put in force.
+    pub loaded: u64,
+    /// Whether the last attempt to load succeeded.
+    pub ok: bool,
+    /// Why the file on disk was refused, if it was. The older policy stays in force.
+    pub errors: Vec<String>,
+    /// Loads that succeeded since start.
+    pub reloads_ok: u64,
+    /// Loads that were refused since start.
+    pub reloads_failed: u64,
+}
+
+/// Answer to `POST /v1/policy/reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// False if the file is what was in force already.
+    pub changed: bool,
+    /// Flows that the change cut.
+    pub cut: u64,
+    /// After the attempt.
+    pub policy: PolicyStatus,
+}
+
+/// How the flow log does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowLogStatus {
+    /// Records handed to the writer since start.
+    pub offered: u64,
+    /// Records written.
+    pub written: u64,
+    /// Records that were lost, each counted.
+    pub lost: u64,
+    /// Handed over and neither written nor lost yet.
+    pub lag: u64,
+    /// Why the log cannot be written now, if it cannot.
+    pub failing: Option<String>,
+}
+
+/// `POST /v1/policy/explain`: who asks for what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// A stored device; its user and groups are taken from the store.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// Instead of, or over, the device's user.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Instead of, or over, the device's groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// `192.0.2.10:22/tcp`.
+    pub to: String,
+}
+
+impl FlowFilter {
+    /// Whether it selects everything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == FlowFilter::default()
+    }
+
+    /// Whether it selects a flow with these properties.
+    #[must_use]
+    pub fn matches(
+        &self,
+        id: u64,
+        device: &str,
+        user: Option<&str>,
+        (address, port, protocol): (IpAddr, u16, Protocol),
+    ) -> bool {
+        self.id.is_none_or(|wanted| wanted == id)
+            && self.device.as_deref().is_none_or(|wanted| wanted == device)
+            && self
+                .user
+                .as_deref()
+                .is_none_or(|wanted| user == Some(wanted))
+            && self
+                .to
+                .is_none_or(|wanted| wanted.covers(address, port, protocol))
+    }
+}
+
+impl Destination {
+    /// Whether a target lies in it.
+    #[must_use]
+    pub fn covers(&self, address: IpAddr, port: u16, protocol: Protocol) -> bool {
+        self.net.contains(&address)
+            && self.port.is_none_or(|wanted| wanted == port)
+            && self.protocol.is_none_or(|wanted| wanted == protocol)
+    }
+}
+
+/// Text that is no [`Destination`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' is no destination; write an address, a range, or ADDRESS:PORT[/tcp|udp|icmp], such as \
+     192.0.2.10:22/tcp or [2001:db8::1]:22"
+)]
+pub struct BadDestination(String);
+
+impl FromStr for Destination {
+    type Err = BadDestination;
+
+    fn from_str(text: &str) -> Result<Self, BadDestination> {
+        parse_destination(text).ok_or_else(|| BadDestination(text.to_owned()))
+    }
+}
+
+fn parse_destination(text: &str) -> Option<Destination> {
+    if let Ok(net) = text.parse::<IpNet>() {
+        return Some(Destination {
+            net: net.trunc(),
+            port: None,
+            protocol: None,
+        });
+    }
+    let (rest, protocol) = match text.rsplit_once('/') {
+        Some((rest, name)) => (rest, Some(parse_protocol(name)?)),
+        None => (text, None),
+    };
+    let bare = rest.trim_start_matches('[').trim_end_matches(']');
+    let (address, port) = match (bare.parse::<IpAddr>(), rest.parse::<SocketAddr>()) {
+        (Ok(address), _) => (address, None),
+        (Err(_), Ok(socket)) => (socket.ip(), Some(socket.port())),
+        (Err(_), Err(_)) => return None,
+    };
+    Some(Destination {
+        net: IpNet::from(address),
+        port,
+        protocol,
+    })
+}
+
+fn parse_protocol(name: &str) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Icmp]
+        .into_iter()
+        .find(|known| known.as_str() == name)
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}", SocketAddr::new(self.net.addr(), port))?,
+            None if self.net.prefix_len() == self.net.max_prefix_len() => {
+                write!(f, "{}", self.net.addr())?;
+            }
+            None => write!(f, "{}", self.net)?,
+        }
+        match self.protocol {
+            Some(protocol) => write!(f, "/{protocol}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Serialize for Destination {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Destination {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl HistogramView {
+    /// Empty, with these upper bounds in seconds, ascending.
+    #[must_use]
+    pub fn with_bounds(bounds: &[f64]) -> Self {
+        HistogramView {
+            bounds: bounds.to_vec(),
+            counts: vec![0; bounds.len() + 1],
+            sum: 0.0,
+        }
+    }
+
+    /// Counts one observation.
+    pub fn observe(&mut self, seconds: f64) {
+        let place = self.bounds.partition_point(|bound| *bound < seconds);
+        if let Some(count) = self.counts.get_mut(place) {
+            *count += 1;
+        }
+        self.sum += seconds;
+    }
+
+    /// How many observations.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_read_back_as_written() {
+        for text in [
+            "192.0.2.10",
+            "192.0.2.0/24",
+            "192.0.2.10:22",
+            "192.0.2.10:22/tcp",
+            "2001:db8::1",
+            "[2001:db8::1]:22/udp",
+            "2001:db8::/32",
+            "192.0.2.10/icmp",
+        ] {
+            assert_eq!(text.parse::<Destination>().expect(text).to_string(), text);
+        }
+        for text in [
+            "",
+            "host:22",
+            "192.0.2.10:22/sctp",
+            "192.0.2.10:70000",
+            "192.0.2.10:22/",
+        ] {
+            assert!(text.parse::<Destination>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_filter_selects_by_every_field_at_once() {
+        let target = ("192.0.2.10".parse().expect("address"), 22, Protocol::Tcp);
+        let filter = FlowFilter {
+            user: Some("ana".into()),
+            to: Some("192.0.2.0/24".parse().expect("range")),
+            ..FlowFilter::default()
+        };
+        assert!(filter.matches(1, "laptop", Some("ana"), target));
+        assert!(!filter.matches(1, "laptop", None, target));
+        assert!(!filter.matches(1, "laptop", Some("bob"), target));
+        let elsewhere = ("198.51.100.1".parse().expect("address"), 22, Protocol::Tcp);
+        assert!(!filter.matches(1, "laptop", Some("ana"), elsewhere));
+        assert!(FlowFilter::default().matches(1, "laptop", None, elsewhere));
+        assert!(
+            !FlowFilter {
+                id: Some(2),
+                ..FlowFilter::default()
+            }
+            .matches(1, "a", None, target)
+        );
+    }
+
+    #[test]
+    fn histograms_count_each_observation_once() {
+        let mut histogram = HistogramView::with_bounds(&[0.1, 1.0]);
+        for seconds in [0.05, 0.1, 0.5, 3.0] {
+            histogram.observe(seconds);
+        }
+        assert_eq!(histogram.counts, [2, 1, 1]);
+        assert_eq!(histogram.count(), 4);
+    }
+}

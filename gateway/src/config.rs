@@ -1,0 +1,351 @@
+//! gateway.yaml: [`raw::Raw`] is what the file may say, [`Config`] is what has been proved of it.
+//! All semantic errors are reported at once, each with its line and what to write instead.
+
+mod prove;
+mod raw;
+mod units;
+
+use crate::pool::Pool;
+use ipnet::IpNet;
+use postern_proto::profile::HostPort;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the programs look for gateway.yaml unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/postern/gateway.yaml";
+
+/// A proved configuration. Relative paths have been resolved against the file's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file itself.
+    pub path: PathBuf,
+    /// Where devices find the gateway, in the order in which they try. Only profiles use it.
+    pub endpoints: Vec<HostPort>,
+    /// UDP port, IPv4 and IPv6.
+    pub listen_port: u16,
+    /// Name of the TUN, at most 15 bytes.
+    pub interface: String,
+    /// Inner MTU, bytes.
+    pub mtu: u16,
+    /// Addresses of the tunnel.
+    pub pool: Pool,
+    /// What targets see as source.
+    pub egress: Egress,
+    /// The policy file.
+    pub policy: PathBuf,
+    /// The gateway's private key, 0600.
+    pub key_file: PathBuf,
+    /// Store, flow log, admin socket. One folder to back up.
+    pub data_dir: PathBuf,
+    /// Unix socket of the admin API, 0600.
+    pub admin_socket: PathBuf,
+    /// Where metrics are served; nowhere if none.
+    pub metrics: Option<SocketAddr>,
+    /// Where records go.
+    pub flow_log: FlowLogConfig,
+    /// What happens to new flows when records cannot be written.
+    pub on_log_failure: OnLogFailure,
+    /// Whether the kernel's segmentation offloads are used.
+    pub offload: Offload,
+    /// What devices send into the tunnel; every address of the policy if none.
+    pub include: Option<Vec<IpNet>>,
+    /// Seconds between keepalives in profiles; never if none.
+    pub keepalive: Option<u16>,
+    /// Bounds of the flow table.
+    pub limits: Limits,
+    /// The program's own log, on stderr.
+    pub log: LogConfig,
+}
+
+/// What targets see as the source of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// The gateway's own address.
+    Masquerade,
+    /// The device's tunnel address; targets need a route back.
+    Routed,
+}
+
+/// What happens to new flows when records cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLogFailure {
+    /// They are refused: nothing passes unrecorded.
+    DenyNew,
+    /// They pass; lost records are counted.
+    Allow,
+}
+
+/// Use of the kernel's segmentation offloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// Where the kernel has them.
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// Where records go. At least one of `file` and `stdout`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowLogConfig {
+    /// JSON lines, rotated.
+    pub file: Option<PathBuf>,
+    /// Bytes after which a new file is begun.
+    pub max_size: u64,
+    /// Age after which a new file is begun.
+    pub max_age: Duration,
+    /// Files kept, the current one included.
+    pub max_files: u32,
+    /// Also, or only, to standard output.
+    pub stdout: bool,
+}
+
+/// Bounds of the flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// All flows.
+    pub flows: u32,
+    /// Flows of one device.
+    pub flows_per_device: u32,
+    /// TCP flows of one device whose target has not answered.
+    pub half_open_per_device: u32,
+}
+
+/// The program's own log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace`.
+    pub level: String,
+    /// One JSON object per line instead of text.
+    pub json: bool,
+}
+
+/// Whether a changed field takes effect in the running gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// At once.
+    Live,
+    /// At the next start.
+    Restart,
+}
+
+/// Fields that differ between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In force as soon as the new configuration is published.
+    pub live: Vec<&'static str>,
+    /// Waiting for a restart.
+    pub restart: Vec<&'static str>,
+}
+
+/// One thing wrong with gateway.yaml.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line in the file, from 1; 0 where there is none (a missing field).
+    pub line: u64,
+    /// The field, as in the file: `flow_log.max_size`.
+    pub field: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to write instead.
+    pub help: String,
+}
+
+/// Why there is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {reason}\n  help: {help}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// It is not YAML, or a field is unknown or of the wrong type.
+    #[error("{}: {reason}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// With line, column and the text around it.
+        reason: String,
+    },
+    /// It says what cannot be.
+    #[error("{}", list(path, problems))]
+    Wrong {
+        /// Which file.
+        path: PathBuf,
+        /// Every one, in the order of the file.
+        problems: Vec<Problem>,
+    },
+}
+
+impl Config {
+    /// Every field and whether a change of it takes effect in the running gateway. `policy` is
+    /// the path: the content of the policy file is always live.
+    pub const FIELDS: [(&'static str, Effect); 19] = [
+        ("endpoint", Effect::Live),
+        ("include", Effect::Live),
+        ("keepalive", Effect::Live),
+        ("mtu", Effect::Restart),
+        ("listen_port", Effect::Restart),
+        ("interface", Effect::Restart),
+        ("pool_v4", Effect::Restart),
+        ("pool_v6", Effect::Restart),
+        ("egress", Effect::Restart),
+        ("policy", Effect::Restart),
+        ("key_file", Effect::Restart),
+        ("data_dir", Effect::Restart),
+        ("admin_socket", Effect::Restart),
+        ("metrics", Effect::Restart),
+        ("flow_log", Effect::Restart),
+        ("on_log_failure", Effect::Restart),
+        ("offload", Effect::Restart),
+        ("limits", Effect::Restart),
+        ("log", Effect::Restart),
+    ];
+
+    /// Reads and proves a file.
+    ///
+    /// # Errors
+    /// All that is wrong with it, as [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+            help: unreadable_help(path, error.kind()),
+        })?;
+        Config::parse(&text, path)
+    }
+
+    /// Proves the text of a file that stands at `path`.
+    ///
+    /// # Errors
+    /// All that is wrong with it, as [`ConfigError`].
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let raw = serde_saphyr::from_str(text).map_err(|error| ConfigError::Malformed {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        prove::prove(raw, path).map_err(|mut problems| {
+            problems.sort_by_key(|problem| problem.line);
+            ConfigError::Wrong {
+                path: path.to_owned(),
+                problems,
+            }
+        })
+    }
+
+    /// What differs in `newer`.
+    #[must_use]
+    pub fn changes(&self, newer: &Config) -> Changes {
+        let mut changes = Changes::default();
+        for (field, effect) in Config::FIELDS {
+            if !self.differs(newer, field) {
+                continue;
+            }
+            match effect {
+                Effect::Live => changes.live.push(field),
+                Effect::Restart => changes.restart.push(field),
+            }
+        }
+        changes
+    }
+
+    /// This configuration with the live fields of `newer`.
+    #[must_use]
+    pub fn with_live_fields(&self, newer: &Config) -> Config {
+        Config {
+            endpoints: newer.endpoints.clone(),
+            include: newer.include.clone(),
+            keepalive: newer.keepalive,
+            ..self.clone()
+        }
+    }
+
+    /// The SQLite store.
+    #[must_use]
+    pub fn store_path(&self) -> PathBuf {
+        self.data_dir.join("gateway.db")
+    }
+
+    fn differs(&self, newer: &Config, field: &str) -> bool {
+        match field {
+            "endpoint" => self.endpoints != newer.endpoints,
+            "include" => self.include != newer.include,
+            "keepalive" => self.keepalive != newer.keepalive,
+            "mtu" => self.mtu != newer.mtu,
+            "listen_port" => self.listen_port != newer.listen_port,
+            "interface" => self.interface != newer.interface,
+            "pool_v4" => self.pool.v4 != newer.pool.v4,
+            "pool_v6" => self.pool.v6 != newer.pool.v6,
+            "egress" => self.egress != newer.egress,
+            "policy" => self.policy != newer.policy,
+            "key_file" => self.key_file != newer.key_file,
+            "data_dir" => self.data_dir != newer.data_dir,
+            "admin_socket" => self.admin_socket != newer.admin_socket,
+            "metrics" => self.metrics != newer.metrics,
+            "flow_log" => self.flow_log != newer.flow_log,
+            "on_log_failure" => self.on_log_failure != newer.on_log_failure,
+            "offload" => self.offload != newer.offload,
+            "limits" => self.limits != newer.limits,
+            "log" => self.log != newer.log,
+            _ => false,
+        }
+    }
+}
+
+impl ConfigError {
+    /// One line for each thing that is wrong, for status and listings.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            ConfigError::Wrong { path, problems } => problems
+                .iter()
+                .map(|problem| format!("{}:{problem}", path.display()))
+                .collect(),
+            ConfigError::Unreadable { .. } | ConfigError::Malformed { .. } => {
+                vec![self.to_string()]
+            }
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(f, "{}:", self.line)?;
+        }
+        write!(
+            f,
+            " {}: {}\n  help: {}",
+            self.field, self.problem, self.help
+        )
+    }
+}
+
+fn list(path: &Path, problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems
+        .iter()
+        .map(|problem| format!("{}:{problem}", path.display()))
+        .collect();
+    lines.join("\n")
+}
+
+fn unreadable_help(path: &Path, kind: std::io::ErrorKind) -> String {
+    if kind == std::io::ErrorKind::NotFound {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        format!(
+            "make one with `postern-gateway init {}`, or name it with --config",
+            folder.display()
+        )
+    } else {
+        "run as the user that owns it".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! What gateway.yaml may say, with the place of every value. Unknown fields are refused.
+
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+use std::fmt;
+
+/// A value that may be missing, with its place.
+pub(super) type Field<T> = Option<Spanned<T>>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) endpoint: Field<OneOrMany>,
+    pub(super) listen_port: Field<i64>,
+    pub(super) interface: Field<String>,
+    pub(super) mtu: Field<i64>,
+    pub(super) pool_v4: Field<String>,
+    pub(super) pool_v6: Field<String>,
+    pub(super) egress: Field<String>,
+    pub(super) policy: Field<String>,
+    pub(super) key_file: Field<String>,
+    pub(super) data_dir: Field<String>,
+    pub(super) admin_socket: Field<String>,
+    pub(super) metrics: Field<String>,
+    #[serde(default)]
+    pub(super) flow_log: Option<RawFlowLog>,
+    pub(super) on_log_failure: Field<String>,
+    pub(super) offload: Field<String>,
+    pub(super) include: Field<Vec<Spanned<String>>>,
+    pub(super) keepalive: Field<String>,
+    #[serde(default)]
+    pub(super) limits: Option<RawLimits>,
+    #[serde(default)]
+    pub(super) log: Option<RawLog>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFlowLog {
+    pub(super) file: Field<String>,
+    pub(super) max_size: Field<String>,
+    pub(super) max_age: Field<String>,
+    pub(super) max_files: Field<i64>,
+    pub(super) stdout: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) flows: Field<i64>,
+    pub(super) flows_per_device: Field<i64>,
+    pub(super) half_open_per_device: Field<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) level: Field<String>,
+    pub(super) json: Option<bool>,
+}
+
+/// `a` or `[a, b]`.
+#[derive(Debug)]
+pub(super) struct OneOrMany(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(OneOrManyVisitor)
+    }
+}
+
+struct OneOrManyVisitor;
+
+impl<'de> Visitor<'de> for OneOrManyVisitor {
+    type Value = OneOrMany;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HOST:PORT or a list of them")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<OneOrMany, E> {
+        Ok(OneOrMany(vec![text.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
+        let mut all = Vec::new();
+        while let Some(text) = list.next_element()? {
+            all.push(text);
+        }
+        Ok(OneOrMany(all))
+    }
+}
