@@ -1,1 +1,348 @@
-//! The policy: who may reach what. One pure function, [`Policy::judge`], used by the live path, `test`, `explain` alike.
+//! The policy: who may reach what. One pure function, [`Policy::judge`], is used by the live
+//! path, `test` and `explain` alike.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `yaml` | a file as a tree in which everything knows its place |
+//! | `read` | the tree as rules; every fault at once |
+//! | `error`, `nearest` | what is wrong, and what was meant |
+//! | `address`, `port` | sets of addresses and ports |
+//! | `rule` | the predicate: which condition of a rule fails |
+//! | `index` | the first rule that applies, at a cost that does not grow with the rules |
+//! | `explain` | the verdict in words, and the nearest rule that would have allowed |
+//! | `tuple`, `cases` | `192.0.2.10:22/tcp`; the `tests:` of a file |
+
+mod address;
+mod cases;
+mod error;
+mod explain;
+mod fields;
+mod index;
+mod nearest;
+mod port;
+mod read;
+mod rule;
+mod tuple;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use cases::TestOutcome;
+pub use error::{PolicyError, PolicyErrors};
+pub use explain::{Explanation, Failed, Nearest};
+pub use rule::{Condition, SubjectIndex};
+pub use tuple::{Tuple, TupleError};
+
+use address::AddressSet;
+use cases::Case;
+use error::Place;
+use index::Index;
+use ipnet::IpNet;
+use postern_proto::now::Wall;
+use rule::{Action, Destination, DestinationId, Names, Rule};
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// The largest file that is read, in bytes. 10 000 rules take some 2 MB.
+pub const MAX_SOURCE: usize = 8 << 20;
+/// The name of the rule that denies what no other rule matches.
+pub const DEFAULT_RULE: &str = "default";
+
+/// A compiled policy. Immutable; share it in an `Arc`.
+pub struct Policy {
+    hash: PolicyHash,
+    names: Names,
+    targets: Vec<Target>,
+    destinations: Vec<Destination>,
+    rules: Vec<Rule>,
+    index: Index,
+    cases: Vec<Case>,
+}
+
+/// SHA-256 of the text that a policy was compiled from.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyHash(pub [u8; 32]);
+
+/// The facts of who asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Subject {
+    /// None for a machine.
+    pub user: Option<String>,
+    /// Sorted.
+    pub groups: Vec<String>,
+    /// The device's name.
+    pub device: String,
+}
+
+/// Which rule decided. Rules count from zero in the order of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RuleId {
+    /// A rule of the file.
+    Rule(u32),
+    /// No rule matched.
+    Default,
+}
+
+/// A named target. Targets count from zero in the order of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetId(pub u32);
+
+/// What the policy says. Only a policy can make one, so every permit names its rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    allow: bool,
+    rule: RuleId,
+    target: Option<TargetId>,
+}
+
+struct Target {
+    name: String,
+    destination: DestinationId,
+}
+
+impl Policy {
+    /// Compiles a policy file: all of it or nothing.
+    ///
+    /// # Errors
+    /// Every fault of the file, each with its place and what to write instead. Text that is not
+    /// YAML is one fault.
+    pub fn parse(source: &str) -> Result<Policy, PolicyErrors> {
+        let mut faults = error::Faults::new(source);
+        if source.len() > MAX_SOURCE {
+            let what = format!(
+                "the policy has {} bytes; the most is {MAX_SOURCE}",
+                source.len()
+            );
+            faults.add(
+                Place::default(),
+                what,
+                "name groups and prefixes instead of single members",
+            );
+            return Err(faults.finish());
+        }
+        let root = yaml::parse(source, &mut faults);
+        let draft = root
+            .map(|root| read::policy(&root, &mut faults))
+            .unwrap_or_default();
+        let index = if faults.is_empty() {
+            Index::build(&draft, &mut faults)
+        } else {
+            Index::default()
+        };
+        if !faults.is_empty() {
+            return Err(faults.finish());
+        }
+        Ok(Policy {
+            hash: PolicyHash::of(source),
+            names: draft.names,
+            targets: draft.targets,
+            destinations: draft.destinations,
+            rules: draft.rules,
+            index,
+            cases: draft.cases,
+        })
+    }
+
+    /// The hash of the text.
+    #[must_use]
+    pub fn hash(&self) -> PolicyHash {
+        self.hash
+    }
+
+    /// What this policy needs to know of `who`. Keep it with the device, and make it anew
+    /// whenever the policy or the subject changes.
+    #[must_use]
+    pub fn index(&self, who: &Subject) -> SubjectIndex {
+        self.names.index(who, self.hash)
+    }
+
+    /// May `who` open a flow to `to`? The first rule that applies decides; none is a denial.
+    ///
+    /// The cost depends on the prefixes that cover the address and on the groups of `who`, not on
+    /// the number of rules.
+    #[must_use]
+    pub fn judge(&self, who: &SubjectIndex, to: &Tuple, _now: Wall) -> Verdict {
+        let denied = Verdict {
+            allow: false,
+            rule: RuleId::Default,
+            target: None,
+        };
+        if who.policy != self.hash {
+            return denied;
+        }
+        let to = to.canonical();
+        let applies = |(rule, destination)| self.applies(rule, destination, who, &to);
+        let Some((id, destination)) = self.index.first(who, &to, applies) else {
+            return denied;
+        };
+        match (self.rule(RuleId::Rule(id)), self.destination(destination)) {
+            (Some(rule), Some(destination)) => Verdict {
+                allow: rule.action == Action::Allow,
+                rule: RuleId::Rule(id),
+                target: destination.target,
+            },
+            (None, _) | (_, None) => denied,
+        }
+    }
+
+    /// The name of a rule, `default` where no rule matched.
+    #[must_use]
+    pub fn rule_name(&self, id: RuleId) -> &str {
+        self.rule(id).map_or(DEFAULT_RULE, |rule| &rule.name)
+    }
+
+    /// The line of the file where a rule stands; none for the default.
+    #[must_use]
+    pub fn rule_line(&self, id: RuleId) -> Option<usize> {
+        self.rule(id).map(|rule| rule.line)
+    }
+
+    /// Every rule in the order of the file, the default last.
+    pub fn rule_names(&self) -> impl Iterator<Item = (RuleId, &str)> {
+        (0u32..)
+            .zip(&self.rules)
+            .map(|(id, rule)| (RuleId::Rule(id), rule.name.as_str()))
+            .chain([(RuleId::Default, DEFAULT_RULE)])
+    }
+
+    /// The name of a target.
+    #[must_use]
+    pub fn target_name(&self, id: TargetId) -> &str {
+        let target = usize::try_from(id.0).ok().and_then(|i| self.targets.get(i));
+        target.map_or("", |target| &target.name)
+    }
+
+    /// Every target in the order of the file.
+    pub fn target_names(&self) -> impl Iterator<Item = (TargetId, &str)> {
+        (0u32..)
+            .zip(&self.targets)
+            .map(|(id, target)| (TargetId(id), target.name.as_str()))
+    }
+
+    /// Every address that a target names, or that an allowing rule names itself: what devices
+    /// send to the gateway unless the gateway's configuration says otherwise. Sorted, joined,
+    /// and never a default route.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpNet> {
+        let targets = self.targets.iter().map(|target| target.destination);
+        let allowed = self
+            .rules
+            .iter()
+            .filter(|rule| rule.action == Action::Allow);
+        let written = targets
+            .chain(allowed.flat_map(|rule| rule.to.iter().copied()))
+            .filter_map(|id| self.destination(id))
+            .flat_map(|destination| destination.addresses.written().iter().copied());
+        address::route_list(written.collect())
+    }
+
+    /// The number of rules, the default not counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// True where nothing but the default is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The predicate, for one rule and one of its destinations.
+    fn applies(&self, rule: u32, at: DestinationId, who: &SubjectIndex, to: &Tuple) -> bool {
+        match (self.rule(RuleId::Rule(rule)), self.destination(at)) {
+            (Some(rule), Some(at)) => rule.from.failing(who).and(at.failing(to)).is_none(),
+            (None, _) | (_, None) => false,
+        }
+    }
+
+    fn rule(&self, id: RuleId) -> Option<&Rule> {
+        match id {
+            RuleId::Rule(n) => usize::try_from(n).ok().and_then(|n| self.rules.get(n)),
+            RuleId::Default => None,
+        }
+    }
+
+    fn destination(&self, id: DestinationId) -> Option<&Destination> {
+        usize::try_from(id.0)
+            .ok()
+            .and_then(|n| self.destinations.get(n))
+    }
+}
+
+/// The policy that denies everything.
+#[must_use]
+pub fn empty() -> Policy {
+    Policy {
+        hash: PolicyHash::of(""),
+        names: Names::default(),
+        targets: Vec::new(),
+        destinations: Vec::new(),
+        rules: Vec::new(),
+        index: Index::default(),
+        cases: Vec::new(),
+    }
+}
+
+impl Verdict {
+    /// May the flow be opened?
+    #[must_use]
+    pub fn allows(&self) -> bool {
+        self.allow
+    }
+
+    /// The rule that decided.
+    #[must_use]
+    pub fn rule(&self) -> RuleId {
+        self.rule
+    }
+
+    /// The first target of the rule that has the address and port; none for the default and for
+    /// rules that name addresses themselves.
+    #[must_use]
+    pub fn target(&self) -> Option<TargetId> {
+        self.target
+    }
+}
+
+impl PolicyHash {
+    fn of(source: &str) -> Self {
+        PolicyHash(Sha256::digest(source.as_bytes()).into())
+    }
+
+    /// All 64 hex digits.
+    #[must_use]
+    pub fn full(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for PolicyHash {
+    /// The first 12 hex digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PolicyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PolicyHash({self})")
+    }
+}
+
+impl Serialize for PolicyHash {
+    /// As the records have it: 64 hex digits.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.full())
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Policy({}, {} rules)", self.hash, self.rules.len())
+    }
+}

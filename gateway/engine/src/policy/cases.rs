@@ -1,0 +1,128 @@
+//! The `tests:` of a policy file: who, where to, and what must come out.
+
+use super::error::{Faults, Place};
+use super::fields::{Fields, list, word};
+use super::nearest::nearest;
+use super::read::one_of;
+use super::rule::Rule;
+use super::yaml::Node;
+use super::{DEFAULT_RULE, Policy, Subject, Tuple};
+use postern_proto::now::Wall;
+use serde::Serialize;
+
+/// One entry of `tests:`.
+pub(super) struct Case {
+    line: usize,
+    who: Subject,
+    to: Tuple,
+    allow: bool,
+    rule: Option<String>,
+}
+
+/// How one entry of `tests:` went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TestOutcome {
+    /// Line of the file.
+    pub line: usize,
+    /// Who and where to: `ana@example.com (platform) to 192.0.2.10:6443/tcp`.
+    pub described: String,
+    /// `deny`, or with a rule `allow by "kubectl to the API server"`.
+    pub expected: String,
+    /// In the same words, always with the rule.
+    pub got: String,
+    /// Did the expected come out?
+    pub passed: bool,
+}
+
+impl Policy {
+    /// Judges every entry of `tests:` as a packet would be, in the order of the file.
+    #[must_use]
+    pub fn run_tests(&self) -> Vec<TestOutcome> {
+        self.cases.iter().map(|case| self.run(case)).collect()
+    }
+
+    fn run(&self, case: &Case) -> TestOutcome {
+        let verdict = self.judge(&self.index(&case.who), &case.to, Wall(0));
+        let rule = self.rule_name(verdict.rule());
+        let same_rule = case.rule.as_ref().is_none_or(|expected| expected == rule);
+        TestOutcome {
+            line: case.line,
+            described: format!("{} to {}", case.who, case.to),
+            expected: words(case.allow, case.rule.as_deref()),
+            got: words(verdict.allows(), Some(rule)),
+            passed: verdict.allows() == case.allow && same_rule,
+        }
+    }
+}
+
+/// Reads one entry; none if it has a fault.
+pub(super) fn read(node: &Node, rules: &[Rule], faults: &mut Faults<'_>) -> Option<Case> {
+    let known = ["user", "groups", "device", "to", "expect", "rule"];
+    let fields = Fields::read(node, "a test", &known, faults)?;
+    let user = fields
+        .get("user")
+        .and_then(|node| word(node, "`user`", faults));
+    let device = fields
+        .get("device")
+        .and_then(|node| word(node, "`device`", faults));
+    let groups = fields
+        .get("groups")
+        .and_then(|node| list(node, "groups", "`[platform]`", faults));
+    let mut groups: Vec<String> = groups
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|node| word(node, "a group", faults))
+        .map(str::to_owned)
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let to = fields
+        .need("to", "write `to: \"192.0.2.10:22/tcp\"`", faults)
+        .and_then(|node| tuple(node, faults));
+    let allow = fields
+        .need("expect", "write `expect: allow` or `expect: deny`", faults)
+        .and_then(|node| one_of(node, "expect", &[("allow", true), ("deny", false)], faults));
+    let rule = fields.get("rule").and_then(|node| {
+        let name = word(node, "`rule`", faults)?;
+        rule_is_known(name, node.at, rules, faults);
+        Some(name.to_owned())
+    });
+    Some(Case {
+        line: node.at.line,
+        who: Subject {
+            user: user.map(str::to_owned),
+            groups,
+            device: device.unwrap_or_default().to_owned(),
+        },
+        to: to?,
+        allow: allow?,
+        rule,
+    })
+}
+
+fn tuple(node: &Node, faults: &mut Faults<'_>) -> Option<Tuple> {
+    match word(node, "`to`", faults)?.parse::<Tuple>() {
+        Ok(tuple) => Some(tuple),
+        Err(error) => {
+            faults.add(node.at, error.what, error.help);
+            None
+        }
+    }
+}
+
+fn rule_is_known(name: &str, at: Place, rules: &[Rule], faults: &mut Faults<'_>) {
+    if name == DEFAULT_RULE || rules.iter().any(|rule| rule.name == name) {
+        return;
+    }
+    let known = rules.iter().map(|rule| rule.name.as_str());
+    let help = match nearest(name, known.chain([DEFAULT_RULE])) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => "name a rule of this file, or `default`, which denies the rest".to_owned(),
+    };
+    faults.add(at, format!("there is no rule `{name}`"), help);
+}
+
+fn words(allow: bool, rule: Option<&str>) -> String {
+    let action = if allow { "allow" } else { "deny" };
+    rule.map_or(action.to_owned(), |rule| format!("{action} by \"{rule}\""))
+}

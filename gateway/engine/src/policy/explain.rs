@@ -1,0 +1,289 @@
+//! The verdict in words, and the nearest rule that would have allowed.
+
+use super::address::shown;
+use super::rule::{Action, Failing, Kind, NameId, Rule};
+use super::{Condition, Policy, PolicyHash, RuleId, Subject, SubjectIndex, Tuple, Verdict};
+use postern_proto::now::Wall;
+use serde::Serialize;
+use std::fmt;
+
+/// Longer lists are cut in sentences.
+const SHOWN: usize = 6;
+
+/// Why a verdict is what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The verdict itself.
+    #[serde(skip)]
+    pub verdict: Verdict,
+    /// May the flow be opened?
+    pub allow: bool,
+    /// The rule that decided.
+    pub rule: String,
+    /// The line of that rule; none for the default.
+    pub line: Option<usize>,
+    /// The target of that rule.
+    pub target: Option<String>,
+    /// The policy that judged.
+    pub policy: PolicyHash,
+    /// Who asked.
+    pub subject: Subject,
+    /// Where to.
+    pub to: Tuple,
+    /// For a denial, the allowing rule that fails the least; none if no rule allows anything.
+    pub nearest: Option<Nearest>,
+}
+
+/// A rule that would have allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Nearest {
+    /// Its name.
+    pub rule: String,
+    /// Its line.
+    pub line: usize,
+    /// What failed, at least one.
+    pub failed: Vec<Failed>,
+}
+
+/// A condition that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// For programs.
+    pub condition: Condition,
+    /// For people: `group sre is required; ana@example.com has platform`.
+    pub sentence: String,
+}
+
+impl Policy {
+    /// The verdict of [`Policy::judge`] and why. Looks at every rule: for people and for
+    /// aggregated records, not for every packet.
+    #[must_use]
+    pub fn explain(&self, who: &Subject, to: &Tuple, now: Wall) -> Explanation {
+        let index = self.index(who);
+        let verdict = self.judge(&index, to, now);
+        let nearest = if verdict.allows() {
+            None
+        } else {
+            self.nearest(&index, who, to, verdict)
+        };
+        Explanation {
+            verdict,
+            allow: verdict.allows(),
+            rule: self.rule_name(verdict.rule()).to_owned(),
+            line: self.rule_line(verdict.rule()),
+            target: verdict.target().map(|id| self.target_name(id).to_owned()),
+            policy: self.hash(),
+            subject: who.clone(),
+            to: *to,
+            nearest,
+        }
+    }
+
+    fn nearest(
+        &self,
+        index: &SubjectIndex,
+        who: &Subject,
+        to: &Tuple,
+        verdict: Verdict,
+    ) -> Option<Nearest> {
+        let to = to.canonical();
+        let (rule, failing) = (0u32..)
+            .zip(&self.rules)
+            .filter(|(_, rule)| rule.action == Action::Allow)
+            .map(|(id, rule)| {
+                let reached = RuleId::Rule(id) < verdict.rule();
+                let failing = self.failing(rule, index, &to);
+                (rule, failing.unless(reached, Condition::DeniedFirst))
+            })
+            .min_by_key(|(_, failing)| failing.iter().map(cost).sum::<u32>())?;
+        let denied_by = self.rule_name(verdict.rule());
+        let failed = failing
+            .iter()
+            .map(|condition| Failed {
+                condition,
+                sentence: self.sentence(condition, rule, who, &to, denied_by),
+            })
+            .collect();
+        Some(Nearest {
+            rule: rule.name.clone(),
+            line: rule.line,
+            failed,
+        })
+    }
+
+    /// What fails of a rule at the one of its destinations that comes closest.
+    fn failing(&self, rule: &Rule, who: &SubjectIndex, to: &Tuple) -> Failing {
+        let there = rule
+            .to
+            .iter()
+            .filter_map(|id| self.destination(*id))
+            .map(|destination| destination.failing(to))
+            .min_by_key(|failing| failing.iter().map(cost).sum::<u32>());
+        rule.from.failing(who).and(there.unwrap_or_default())
+    }
+
+    fn sentence(
+        &self,
+        condition: Condition,
+        rule: &Rule,
+        who: &Subject,
+        to: &Tuple,
+        denied_by: &str,
+    ) -> String {
+        let asker = who.user.as_deref().unwrap_or(&who.device);
+        let asker = if asker.is_empty() {
+            "the device"
+        } else {
+            asker
+        };
+        match condition {
+            Condition::DeniedFirst => format!("denied first by rule \"{denied_by}\""),
+            Condition::Group => {
+                let groups = listed(who.groups.iter().cloned(), "no group");
+                format!(
+                    "{}; {asker} has {groups}",
+                    self.required(Kind::Group, &rule.from.groups)
+                )
+            }
+            Condition::User => {
+                let user = who.user.as_deref().unwrap_or("nobody: it is a machine");
+                format!(
+                    "{}; the device belongs to {user}",
+                    self.required(Kind::User, &rule.from.users)
+                )
+            }
+            Condition::Device => {
+                let device = if who.device.is_empty() {
+                    "not named"
+                } else {
+                    &who.device
+                };
+                format!(
+                    "{}; this one is {device}",
+                    self.required(Kind::Device, &rule.from.devices)
+                )
+            }
+            Condition::Port => {
+                let here = rule.to.iter().filter_map(|id| self.destination(*id));
+                let (near, far): (Vec<_>, Vec<_>) =
+                    here.partition(|at| at.addresses.contains(to.address));
+                let of = if near.is_empty() { far } else { near };
+                let ports = of
+                    .iter()
+                    .flat_map(|at| at.ports.ranges())
+                    .map(ToString::to_string);
+                format!("{} is not among {}", port(to), listed(ports, "nothing"))
+            }
+            Condition::Address => {
+                let here = rule.to.iter().filter_map(|id| self.destination(*id));
+                let nets = here.flat_map(|at| at.addresses.written()).map(shown);
+                format!(
+                    "address {} is not among {}",
+                    to.address,
+                    listed(nets, "nothing")
+                )
+            }
+        }
+    }
+
+    fn required(&self, kind: Kind, names: &[NameId]) -> String {
+        let kind = match kind {
+            Kind::User => "user",
+            Kind::Group => "group",
+            Kind::Device => "device",
+        };
+        let list = listed(
+            names.iter().map(|id| self.names.shown(*id).to_owned()),
+            "nobody",
+        );
+        match names {
+            [_] => format!("{kind} {list} is required"),
+            _ => format!("one of the {kind}s {list} is required"),
+        }
+    }
+}
+
+/// How far away a rule is that fails `condition`. The identity is nearer than the port, and any
+/// rule for the address is nearer than a rule for another one.
+fn cost(condition: Condition) -> u32 {
+    match condition {
+        Condition::DeniedFirst => 1,
+        Condition::Group => 10,
+        Condition::User => 11,
+        Condition::Device => 12,
+        Condition::Port => 15,
+        Condition::Address => 100,
+    }
+}
+
+fn port(to: &Tuple) -> String {
+    match to.protocol {
+        postern_proto::flow_key::Protocol::Icmp => "icmp".to_owned(),
+        protocol => format!("port {}/{protocol}", to.port),
+    }
+}
+
+fn listed(items: impl Iterator<Item = String>, none: &str) -> String {
+    let mut shown: Vec<String> = Vec::new();
+    let mut more = 0usize;
+    for item in items {
+        if shown.contains(&item) {
+            continue;
+        }
+        if shown.len() < SHOWN {
+            shown.push(item);
+        } else {
+            more += 1;
+        }
+    }
+    if shown.is_empty() {
+        return none.to_owned();
+    }
+    let rest = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    shown.join(", ") + &rest
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.user, self.device.as_str()) {
+            (Some(user), "") => f.write_str(user)?,
+            (Some(user), device) => write!(f, "{user} on {device}")?,
+            (None, "") => f.write_str("a device without a user")?,
+            (None, device) => f.write_str(device)?,
+        }
+        if !self.groups.is_empty() {
+            write!(f, " ({})", self.groups.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let action = if self.allow { "allow" } else { "deny" };
+        write!(f, "{action}: {} to {}", self.subject, self.to)?;
+        write!(f, "\n  rule: {}", self.rule)?;
+        if let Some(line) = self.line {
+            write!(f, " (line {line})")?;
+        }
+        if let Some(target) = &self.target {
+            write!(f, "\n  target: {target}")?;
+        }
+        write!(f, "\n  policy: {}", self.policy)?;
+        if let Some(nearest) = &self.nearest {
+            let Nearest { rule, line, .. } = nearest;
+            write!(
+                f,
+                "\n  nearest rule that would have allowed: {rule} (line {line})"
+            )?;
+            for failed in &nearest.failed {
+                write!(f, "\n    - {}", failed.sentence)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,365 @@
+//! A file's tree as rules. Every fault is noted and reading goes on.
+
+use super::address::{self, AddressSet};
+use super::cases::{self, Case};
+use super::error::{Faults, Place};
+use super::fields::{Fields, entries, is_word, list, word};
+use super::nearest::nearest;
+use super::port::{self, PortSet};
+use super::rule::{Action, Destination, DestinationId, From, Kind, NameId, Names, Rule};
+use super::yaml::{Node, Value};
+use super::{DEFAULT_RULE, Target, TargetId};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+/// Stands for everybody in `from`.
+const ANYONE: &str = "anyone";
+/// Stands for every address and port in `to`.
+const ANYTHING: &str = "anything";
+
+/// What a file says, before it is indexed.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) names: Names,
+    pub(super) targets: Vec<Target>,
+    pub(super) destinations: Vec<Destination>,
+    pub(super) rules: Vec<Rule>,
+    /// Where the names of the rules stand.
+    pub(super) places: Vec<Place>,
+    pub(super) cases: Vec<Case>,
+}
+
+/// Reads the whole file.
+pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
+    let mut reader = Reader {
+        draft: Draft::default(),
+        targets: HashMap::default(),
+        anything: None,
+    };
+    if matches!(root.value, Value::Null) {
+        let help = "a policy starts with `version: 1`, then `targets:` and `rules:`";
+        faults.add(Place::default(), "the policy is empty", help);
+        return reader.draft;
+    }
+    let known = ["version", "targets", "rules", "tests"];
+    let Some(fields) = Fields::read(root, "the policy", &known, faults) else {
+        return reader.draft;
+    };
+    if let Some(node) = fields.need("version", "write `version: 1` at the top", faults)
+        && !matches!(&node.value, Value::Text(version) if version == "1")
+    {
+        faults.add(
+            node.at,
+            "this version of Postern reads policies of version 1",
+            "write `version: 1`",
+        );
+    }
+    if let Some(node) = fields.get("targets") {
+        reader.targets(node, faults);
+    }
+    let example = "write at least one rule: `- { name: …, action: allow, from: …, to: … }`";
+    if let Some(node) = fields.need("rules", example, faults) {
+        let items = list(node, "rules", "at least one rule", faults);
+        items
+            .unwrap_or_default()
+            .iter()
+            .for_each(|item| reader.rule(item, faults));
+        reader.rule_names_are_distinct(faults);
+    }
+    if let Some(node) = fields.get("tests") {
+        let items = list(node, "tests", "at least one test", faults);
+        for item in items.unwrap_or_default() {
+            reader
+                .draft
+                .cases
+                .extend(cases::read(item, &reader.draft.rules, faults));
+        }
+    }
+    reader.draft
+}
+
+struct Reader {
+    draft: Draft,
+    targets: HashMap<String, Option<DestinationId>, FixedState>,
+    anything: Option<DestinationId>,
+}
+
+impl Reader {
+    fn targets(&mut self, node: &Node, faults: &mut Faults<'_>) {
+        for (name, at, node) in entries(node, "`targets`", faults).unwrap_or_default() {
+            if !is_word(name, at, "the name of a target", faults) {
+                continue;
+            }
+            if name == ANYTHING {
+                let message = "a target cannot be called `anything`: that word means every target";
+                faults.add(at, message, "give it another name");
+            }
+            let id = TargetId(count(&self.draft.targets));
+            // A target with a fault is known by name, so that its rules are not faults as well.
+            let destination = self.destination(node, "a target", Some(id), faults);
+            self.targets.insert(name.to_owned(), destination);
+            if let Some(destination) = destination {
+                self.draft.targets.push(Target {
+                    name: name.to_owned(),
+                    destination,
+                });
+            }
+        }
+    }
+
+    /// `{addresses: […], ports: […]}`
+    fn destination(
+        &mut self,
+        node: &Node,
+        what: &'static str,
+        target: Option<TargetId>,
+        faults: &mut Faults<'_>,
+    ) -> Option<DestinationId> {
+        let fields = Fields::read(node, what, &["addresses", "ports"], faults)?;
+        let addresses = fields.need("addresses", "write `addresses: [192.0.2.10]`", faults);
+        let ports = fields.need("ports", "write `ports: [22/tcp]`", faults);
+        let addresses = addresses
+            .and_then(|node| each(node, "addresses", "`[192.0.2.10]`", address::parse, faults));
+        let ports = ports.and_then(|node| each(node, "ports", "`[22/tcp]`", port::parse, faults));
+        Some(self.add(Destination {
+            target,
+            addresses: AddressSet::new(addresses?),
+            ports: PortSet::new(ports?),
+        }))
+    }
+
+    fn add(&mut self, destination: Destination) -> DestinationId {
+        let id = DestinationId(count(&self.draft.destinations));
+        self.draft.destinations.push(destination);
+        id
+    }
+
+    fn rule(&mut self, node: &Node, faults: &mut Faults<'_>) {
+        let known = ["name", "action", "from", "to"];
+        let Some(fields) = Fields::read(node, "a rule", &known, faults) else {
+            return;
+        };
+        let name_at = fields.need("name", "write `name: ` and what the rule is for", faults);
+        let name = name_at.and_then(|node| word(node, "the name of a rule", faults));
+        let action = fields
+            .need("action", "write `action: allow` or `action: deny`", faults)
+            .and_then(|node| one_of(node, "action", &ACTIONS, faults));
+        let from = fields
+            .need(
+                "from",
+                "write `from: { groups: [platform] }`, or `from: anyone`",
+                faults,
+            )
+            .and_then(|node| self.from(node, faults));
+        let to = fields
+            .need(
+                "to",
+                "write `to: [kube-api]` with the names of targets, or `to: anything`",
+                faults,
+            )
+            .and_then(|node| self.to(node, faults));
+        let at = name_at.map_or(node.at, |node| node.at);
+        if name == Some(DEFAULT_RULE) {
+            let message =
+                "a rule cannot be called `default`: so the records call the absence of a rule";
+            faults.add(at, message, "give it another name");
+        }
+        // A rule with a fault keeps its name and its place: tests may refer to it.
+        self.draft.places.push(at);
+        self.draft.rules.push(Rule {
+            name: name.unwrap_or_default().to_owned(),
+            line: at.line,
+            action: action.unwrap_or(Action::Deny),
+            from: from.unwrap_or_default(),
+            to: to.unwrap_or_default(),
+        });
+    }
+
+    fn from(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<From> {
+        const HELP: &str = "write `from: { groups: [platform] }`, or `from: anyone`";
+        if let Value::Text(text) = &node.value {
+            if text == ANYONE {
+                return Some(From::default());
+            }
+            let help = if ["any", "all", "everyone", "everybody", "*", ANYTHING]
+                .contains(&text.as_str())
+            {
+                "write `from: anyone`".to_owned()
+            } else {
+                format!("write `from: {{ groups: [{text}] }}`, or `from: anyone`")
+            };
+            faults.add(node.at, format!("`{text}` does not say who"), help);
+            return None;
+        }
+        if matches!(node.value, Value::Null | Value::List(_)) {
+            faults.add(node.at, "`from` does not say who", HELP);
+            return None;
+        }
+        let before = faults.len();
+        let fields = Fields::read(node, "`from`", &["users", "groups", "devices"], faults)?;
+        if fields.is_empty() && faults.len() == before {
+            faults.add(node.at, "`from` does not say who", HELP);
+        }
+        let mut names = |field: &'static str, kind| match fields.get(field) {
+            Some(node) => self.names(node, field, kind, faults),
+            None => Vec::new(),
+        };
+        Some(From {
+            users: names("users", Kind::User),
+            groups: names("groups", Kind::Group),
+            devices: names("devices", Kind::Device),
+        })
+    }
+
+    fn names(
+        &mut self,
+        node: &Node,
+        field: &'static str,
+        kind: Kind,
+        faults: &mut Faults<'_>,
+    ) -> Vec<NameId> {
+        let items = list(node, field, "at least one name", faults).unwrap_or_default();
+        let mut names: Vec<NameId> = items
+            .iter()
+            .filter_map(|item| word(item, "a name", faults))
+            .map(|name| self.draft.names.intern(kind, name))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn to(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<Vec<DestinationId>> {
+        match &node.value {
+            Value::Text(text) if text == ANYTHING => Some(vec![self.anything()]),
+            Value::Text(text)
+                if ["any", "all", "everything", "*", ANYONE].contains(&text.as_str()) =>
+            {
+                faults.add(
+                    node.at,
+                    format!("`{text}` does not say where"),
+                    "write `to: anything`",
+                );
+                None
+            }
+            Value::Map(_) => Some(vec![self.destination(node, "`to`", None, faults)?]),
+            Value::Null | Value::Text(_) | Value::List(_) => {
+                let items = list(node, "to", "the name of a target", faults)?;
+                Some(
+                    items
+                        .iter()
+                        .filter_map(|item| self.to_item(item, faults))
+                        .collect(),
+                )
+            }
+        }
+    }
+
+    fn to_item(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<DestinationId> {
+        if matches!(node.value, Value::Map(_)) {
+            return self.destination(node, "`to`", None, faults);
+        }
+        let name = word(node, "the name of a target", faults)?;
+        if let Some(known) = self.targets.get(name) {
+            return *known;
+        }
+        let help = if name == ANYTHING {
+            "write `to: anything`, without the list".to_owned()
+        } else if let Some(meant) =
+            nearest(name, self.draft.targets.iter().map(|t| t.name.as_str()))
+        {
+            format!("did you mean `{meant}`?")
+        } else if address::parse(name).is_ok() {
+            format!("write `{{ addresses: [{name}], ports: [22/tcp] }}` for an address")
+        } else {
+            format!(
+                "name it in `targets:`, `{name}: {{ addresses: [192.0.2.10], ports: [22/tcp] }}`"
+            )
+        };
+        faults.add(node.at, format!("there is no target `{name}`"), help);
+        None
+    }
+
+    fn anything(&mut self) -> DestinationId {
+        if let Some(id) = self.anything {
+            return id;
+        }
+        let (addresses, ports) = (AddressSet::anything(), PortSet::anything());
+        let id = self.add(Destination {
+            target: None,
+            addresses,
+            ports,
+        });
+        self.anything = Some(id);
+        id
+    }
+
+    fn rule_names_are_distinct(&self, faults: &mut Faults<'_>) {
+        let mut lines: HashMap<&str, usize, FixedState> = HashMap::default();
+        for (rule, at) in self.draft.rules.iter().zip(&self.draft.places) {
+            if rule.name.is_empty() {
+                continue;
+            }
+            if let Some(first) = lines.insert(&rule.name, rule.line) {
+                let message = format!(
+                    "two rules are called `{}`, the first on line {first}",
+                    rule.name
+                );
+                faults.add(
+                    *at,
+                    message,
+                    "a record names its rule: give each its own name",
+                );
+            }
+        }
+    }
+}
+
+const ACTIONS: [(&str, Action); 2] = [("allow", Action::Allow), ("deny", Action::Deny)];
+
+/// One of a few words.
+pub(super) fn one_of<T: Copy>(
+    node: &Node,
+    what: &str,
+    known: &[(&'static str, T)],
+    faults: &mut Faults<'_>,
+) -> Option<T> {
+    let text = word(node, &format!("`{what}`"), faults)?;
+    if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
+        return Some(*value);
+    }
+    let words: Vec<String> = known.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let help = match nearest(text, known.iter().map(|(name, _)| *name)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("write {}", words.join(" or ")),
+    };
+    faults.add(node.at, format!("`{what}` cannot be `{text}`"), help);
+    None
+}
+
+/// Every item of a list parsed; `None` if one has a fault.
+fn each<T>(
+    node: &Node,
+    what: &str,
+    example: &str,
+    parse: impl Fn(&str) -> Result<T, (String, String)>,
+    faults: &mut Faults<'_>,
+) -> Option<Vec<T>> {
+    let items = list(node, what, example, faults)?;
+    let mut parsed = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(text) = word(item, &format!("an item of `{what}`"), faults) else {
+            continue;
+        };
+        match parse(text) {
+            Ok(value) => parsed.push(value),
+            Err((message, help)) => faults.add(item.at, message, help),
+        }
+    }
+    (parsed.len() == items.len()).then_some(parsed)
+}
+
+/// Lists are bounded by the nodes of a file, far below.
+fn count<T>(list: &[T]) -> u32 {
+    u32::try_from(list.len()).unwrap_or(u32::MAX)
+}
