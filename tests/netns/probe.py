@@ -10,8 +10,9 @@
   probe.py serve ADDR PORT              a TCP server: a numbered line every 20 ms to whoever says "talk",
                                         nothing to whoever says "idle"; prints how each connection ended
   probe.py follow ADDR PORT talk|idle   its client: prints each line's arrival, and how it ended
+  probe.py tick ADDR PORT               a datagram to an echo-udp every 20 ms: prints each answer's arrival
 
-The first lines print `WORD MILLISECONDS`. Times of serve and follow are milliseconds of CLOCK_BOOTTIME, the
+The first lines print `WORD MILLISECONDS`. Times of serve, follow and tick are milliseconds of CLOCK_BOOTTIME, the
 clock of /proc/uptime, so both ends and the shell compare.
 """
 
@@ -248,9 +249,25 @@ def follow(address, port, mode):
     print("ended", mode, how, boot_ms(), flush=True)
 
 
+def tick(address, port):
+    with socket.socket(family(address), socket.SOCK_DGRAM) as sock:
+        sock.connect((address, int(port)))
+        sock.settimeout(0.02)
+        number = 0
+        while True:
+            due = time.monotonic() + 0.02
+            number += 1
+            try:
+                sock.send(b"%d" % number)
+                print("answer", sock.recv(64).decode(), boot_ms(), flush=True)
+            except OSError:
+                pass
+            time.sleep(max(0, due - time.monotonic()))
+
+
 def main():
     verbs = {"tcp": tcp, "udp": udp, "ping": ping, "knock": knock}
-    servers = {"scan": scan, "echo-udp": echo_udp, "serve": serve, "follow": follow}
+    servers = {"scan": scan, "echo-udp": echo_udp, "serve": serve, "follow": follow, "tick": tick}
     verb, arguments = sys.argv[1], sys.argv[2:]
     if verb in verbs:
         timed(lambda: verbs[verb](*arguments))
