@@ -46,6 +46,8 @@ pub enum DropReason {
     SpoofedSource,
 
     // --- the verdict
+    /// A control datagram that is no message a client may send.
+    BadControl,
     /// The policy denies it.
     Policy,
     /// The destination is another device.
@@ -76,14 +78,41 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of the road.
-    pub const ALL: [DropReason; 31] = {
+    pub const ALL: [DropReason; 32] = {
         use DropReason::*;
         [
-            NotWireguard, BadMac, RateLimited, UnknownKey, UnknownIndex, BadHandshake, Replayed,
-            BadTag, KeyExpired, TooLong, Truncated, BadLength, BadHeader, Fragment,
-            ExtensionHeader, OtherProtocol, OtherIcmp, NotUnicast, SpoofedSource, Policy,
-            DeviceToDevice, NoFlow, Unsolicited, Cut, TableFull, DeviceQuota, LogUnavailable,
-            NoSession, TooBig, NotIncluded, KernelRefused,
+            NotWireguard,
+            BadMac,
+            RateLimited,
+            UnknownKey,
+            UnknownIndex,
+            BadHandshake,
+            Replayed,
+            BadTag,
+            KeyExpired,
+            TooLong,
+            Truncated,
+            BadLength,
+            BadHeader,
+            Fragment,
+            ExtensionHeader,
+            OtherProtocol,
+            OtherIcmp,
+            NotUnicast,
+            SpoofedSource,
+            BadControl,
+            Policy,
+            DeviceToDevice,
+            NoFlow,
+            Unsolicited,
+            Cut,
+            TableFull,
+            DeviceQuota,
+            LogUnavailable,
+            NoSession,
+            TooBig,
+            NotIncluded,
+            KernelRefused,
         ]
     };
 
@@ -110,6 +139,7 @@ impl DropReason {
             DropReason::OtherIcmp => "other-icmp",
             DropReason::NotUnicast => "not-unicast",
             DropReason::SpoofedSource => "spoofed-source",
+            DropReason::BadControl => "bad-control",
             DropReason::Policy => "policy",
             DropReason::DeviceToDevice => "device-to-device",
             DropReason::NoFlow => "no-flow",
@@ -156,7 +186,9 @@ impl DropCounts {
 
     /// Every reason with its count.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
-        DropReason::ALL.into_iter().map(|reason| (reason, self.get(reason)))
+        DropReason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.get(reason)))
     }
 }
 
@@ -166,8 +198,10 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_slot_and_name() {
-        let names: std::collections::BTreeSet<_> =
-            DropReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        let names: std::collections::BTreeSet<_> = DropReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect();
         assert_eq!(names.len(), DropReason::ALL.len());
         for (place, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), place);

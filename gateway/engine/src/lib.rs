@@ -1,4 +1,26 @@
-//! The pure gateway.
+//! The pure gateway: who, which flow, may it, what is remembered, what is written down.
+//!
+//! One packet from a laptop passes the modules in this order:
+//!
+//! 1. `proto::peers` decrypts it: which peer is this, is it a replay, is the key young enough;
+//! 2. `proto::packet` proves its structure;
+//! 3. [`identity`]: whose device is that, and is the inner source its own address;
+//! 4. [`flow`]: a known flow, judged under the facts in force, goes on at once;
+//! 5. [`policy`]: anything else is judged; [`gateway`] remembers the verdict;
+//! 6. [`record`]: what was decided is written down, [`denials`] keeps a scan from flooding the log;
+//! 7. the packet is forwarded, or answered at once.
+//!
+//! There is no second road. A packet from a target needs a flow that a device opened.
+//!
+//! Nothing here reads a clock, a socket or a file: the same steps give the same bytes.
 #![forbid(unsafe_code)]
 
+pub mod counters;
+pub mod denials;
+pub mod flow;
+pub mod gateway;
+pub mod identity;
 pub mod policy;
+pub mod rate;
+pub mod record;
+pub mod settings;

@@ -1,0 +1,265 @@
+//! One shard of the gateway: its peers, their flows, their records.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `gateway.rs` | state, commands, time |
+//! | `gateway/road_in.rs` | a datagram from a laptop, to a verdict, to the target |
+//! | `gateway/road_back.rs` | a packet from a target, back to the laptop |
+//! | `gateway/judge.rs` | a verdict for a new flow; refusals and their answers |
+//! | `gateway/rejudge.rs` | facts changed: live flows are judged again and cut |
+//! | `gateway/log.rs` | records and their numbers |
+//!
+//! Every command and every packet comes with the time and with an [`Outbox`]; nothing is kept
+//! for later but flows, windows and records.
+
+mod judge;
+mod log;
+mod rejudge;
+mod road_back;
+mod road_in;
+
+pub use rejudge::Cut;
+
+use crate::counters::Counters;
+use crate::denials::Denials;
+use crate::flow::{Flow, FlowTable, TCP_IDLE};
+use crate::identity::{Device, DeviceState, Devices};
+use crate::policy::{Policy, PolicyHash};
+use crate::record::{CloseReason, Record};
+use crate::settings::Settings;
+use postern_proto::keys::{PresharedKey, PrivateKey, PublicKey};
+use postern_proto::now::{Mono, Now};
+use postern_proto::outbox::{Endpoint, Outbox};
+use postern_proto::peers::{AddError, PeerId, Peers};
+use postern_proto::reply::REPLY_ROOM;
+use postern_proto::tunnel::Settings as Tunnel;
+use std::sync::Arc;
+
+/// One shard of the gateway.
+pub struct Gateway {
+    settings: Settings,
+    peers: Peers,
+    devices: Devices,
+    flows: FlowTable,
+    denials: Denials,
+    policy: Arc<Policy>,
+    policy_hash: Arc<str>,
+    /// Rises with every change of a fact; a flow judged before the change is judged again.
+    generation: u64,
+    policy_generation: u64,
+    sweep: Option<rejudge::Sweep>,
+    /// Until then, segments without a flow may resume one: the gateway was restarted under them.
+    resume_until: Mono,
+    log_writable: bool,
+    log: log::Log,
+    counters: Counters,
+    /// Verdicts by rule of the policy in force; merged into `counters` by name.
+    rule_counts: Vec<crate::counters::RuleCount>,
+    next_flow: u64,
+    /// An answer is made here while the packet that it answers is still being looked at.
+    answer: [u8; REPLY_ROOM],
+}
+
+impl Gateway {
+    /// A gateway that knows no device yet.
+    #[must_use]
+    pub fn new(settings: Settings, key: &PrivateKey, policy: Arc<Policy>, now: Now) -> Self {
+        let mut gateway = Gateway {
+            peers: Peers::new(key.clone(), 0, 0, settings.seed),
+            devices: Devices::new(settings.seed),
+            flows: FlowTable::new(settings.limits.flows, settings.seed),
+            denials: Denials::default(),
+            policy_hash: policy.hash().full().into(),
+            policy: Arc::clone(&policy),
+            generation: 1,
+            policy_generation: 1,
+            sweep: None,
+            resume_until: now.mono + TCP_IDLE,
+            log_writable: true,
+            log: log::Log::new(settings.name.clone(), settings.boot.clone()),
+            counters: Counters::default(),
+            rule_counts: Vec::new(),
+            next_flow: 1,
+            answer: [0; REPLY_ROOM],
+            settings,
+        };
+        gateway.reset_rule_counts();
+        gateway
+    }
+
+    /// Takes a device in. With an endpoint, where it was last seen, the gateway begins the
+    /// handshake, so that a restart is over before the device has noticed.
+    ///
+    /// # Errors
+    /// The key is enrolled already or is the gateway's own, or there are too many devices.
+    pub fn add_device(
+        &mut self,
+        device: Device,
+        preshared: Option<&PresharedKey>,
+        endpoint: Option<Endpoint>,
+        out: &mut impl Outbox,
+        now: Now,
+    ) -> Result<PeerId, AddError> {
+        let tunnel = Tunnel {
+            mtu: self.settings.mtu,
+            psk: preshared.cloned(),
+            keepalive: None,
+        };
+        let peer = self.peers.add(device.key, &tunnel, endpoint)?;
+        self.generation += 1;
+        self.devices.add(peer, device, self.generation);
+        if endpoint.is_some() {
+            self.peers.initiate(peer, out, now);
+        }
+        Ok(peer)
+    }
+
+    /// Forgets a device: its live flows are cut with `reason`, then its key means nothing.
+    pub fn remove_device(
+        &mut self,
+        key: &PublicKey,
+        reason: CloseReason,
+        changed: Mono,
+        out: &mut impl Outbox,
+        now: Now,
+    ) -> Option<Cut> {
+        let peer = self.peers.find(key)?;
+        let cut = self.cut_where(reason, changed, out, now, |flow, _| flow.peer == peer);
+        self.forget_flows_of(peer);
+        self.peers.remove(peer);
+        self.devices.remove(peer);
+        Some(cut)
+    }
+
+    /// Cuts the live flows that `select` picks.
+    pub fn kill(
+        &mut self,
+        changed: Mono,
+        out: &mut impl Outbox,
+        now: Now,
+        select: impl Fn(&Flow, &DeviceState) -> bool,
+    ) -> Cut {
+        self.cut_where(CloseReason::Killed, changed, out, now, select)
+    }
+
+    /// Cuts all flows and writes all that is still to be written: the gateway stops.
+    pub fn shut_down(&mut self, out: &mut impl Outbox, now: Now) -> Cut {
+        let cut = self.cut_where(CloseReason::Shutdown, now.mono, out, now, |_, _| true);
+        self.close_windows(now);
+        cut
+    }
+
+    /// Writes closing records and lets the flows be: a successor will take them up.
+    pub fn hand_over(&mut self, now: Now) {
+        let live: Vec<_> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.cut.is_none())
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in live {
+            self.close_flow(slot, CloseReason::Shutdown, now);
+        }
+        self.close_windows(now);
+    }
+
+    /// Whether records can be written; while not, [`crate::settings::OnLogFailure`] decides.
+    pub fn set_log_writable(&mut self, writable: bool) {
+        self.log_writable = writable;
+    }
+
+    /// Everything that time alone brings about: handshakes, keepalives, idle flows, windows that
+    /// close, the next slice of a sweep.
+    pub fn timeout(&mut self, out: &mut impl Outbox, now: Now) {
+        self.peers.timeout(out, now);
+        while let Some(slot) = self.flows.next_expired(now.mono) {
+            self.expire_flow(slot, now);
+        }
+        if self.denials.next_deadline() <= now.mono {
+            self.close_windows_until(now);
+        }
+        self.continue_sweep(out, now);
+    }
+
+    /// When [`Gateway::timeout`] must be called at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Mono {
+        if self.sweep.is_some() {
+            return Mono(0);
+        }
+        self.peers
+            .next_deadline()
+            .min(self.flows.next_deadline())
+            .min(self.denials.next_deadline())
+    }
+
+    /// The records made since the last call, in order.
+    pub fn take_records(&mut self) -> Vec<Record> {
+        self.log.take()
+    }
+
+    /// Records made and not taken yet.
+    #[must_use]
+    pub fn records_waiting(&self) -> usize {
+        self.log.waiting()
+    }
+
+    /// Records made in this run.
+    #[must_use]
+    pub fn records_made(&self) -> u64 {
+        self.log.made()
+    }
+
+    /// All counters, rules by name.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        self.merge_rule_counts(&mut counters);
+        counters
+    }
+
+    /// The flow table.
+    #[must_use]
+    pub fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// The devices.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// The tunnels.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Its hash.
+    #[must_use]
+    pub fn policy_hash(&self) -> PolicyHash {
+        self.policy.hash()
+    }
+
+    /// Counts policies put in force, the first one included.
+    #[must_use]
+    pub fn policy_generation(&self) -> u64 {
+        self.policy_generation
+    }
+
+    /// Denial windows open.
+    #[must_use]
+    pub fn denial_windows(&self) -> usize {
+        self.denials.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

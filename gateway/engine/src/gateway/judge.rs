@@ -1,0 +1,401 @@
+//! A verdict for a new flow, and what a refusal brings with it: its record, its answer, its
+//! notice to the client.
+
+use super::Gateway;
+use super::road_in::Fate;
+use crate::denials::{Attempt, Noted, Why};
+use crate::flow::tcp::{TcpState, TcpTrack};
+use crate::flow::{Flow, Slot};
+use crate::policy::{RuleId, Tuple, Verdict};
+use crate::record::CloseReason;
+use crate::settings::OnLogFailure;
+use postern_proto::control::Message;
+use postern_proto::fate::DropReason;
+use postern_proto::flow_key::{FlowKey, Protocol};
+use postern_proto::now::Now;
+use postern_proto::outbox::Outbox;
+use postern_proto::packet::PacketView;
+use postern_proto::peers::PeerId;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Answers to refused packets, for each device: as many at once, then one in each interval. A
+/// port scan at full speed is not worth more of our time.
+const ANSWER_BURST: u32 = 512;
+const ANSWER_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Why a new flow is not allowed.
+pub(super) struct Refusal {
+    pub(super) reason: DropReason,
+    pub(super) notice: Option<Message>,
+}
+
+impl Gateway {
+    /// Judges a new flow and remembers it. Verdict before SYN: nothing was forwarded yet.
+    pub(super) fn open_flow(
+        &mut self,
+        peer: PeerId,
+        key: FlowKey,
+        tcp: Option<TcpTrack>,
+        resumed: bool,
+        now: Now,
+    ) -> Result<Slot, Refusal> {
+        let start = (self.settings.stopwatch)();
+        let verdict = self.judge(peer, &key, now);
+        self.counters
+            .verdict
+            .observe((self.settings.stopwatch)().saturating_sub(start));
+        self.count_verdict(&verdict);
+        let reason = match self.obstacle(peer, &key, &verdict, tcp.as_ref()) {
+            None => {
+                let slot = self.flows.insert(Flow {
+                    key,
+                    id: self.next_flow,
+                    peer,
+                    rule: verdict.rule(),
+                    target: verdict.target(),
+                    policy: Arc::clone(&self.policy),
+                    policy_hash: Arc::clone(&self.policy_hash),
+                    judged_at: self.generation,
+                    started: now,
+                    last: now,
+                    bytes_out: 0,
+                    bytes_in: 0,
+                    packets_out: 0,
+                    packets_in: 0,
+                    tcp,
+                    resumed,
+                    cut: None,
+                });
+                self.next_flow += 1;
+                self.counters.flows_opened += 1;
+                if let Some(device) = self.devices.get_mut(peer) {
+                    device.flows += 1;
+                    device.half_open += usize::from(is_half_open(tcp.as_ref()));
+                }
+                return Ok(slot);
+            }
+            // A segment that would resume a flow, and may not: there is no flow.
+            Some(DropReason::Policy) if resumed => DropReason::NoFlow,
+            Some(reason) => reason,
+        };
+        let source = (key.client(), key.client_port);
+        let destination = (key.target(), key.target_port);
+        let protocol = key.protocol;
+        let notice = self.deny(
+            Attempt {
+                peer,
+                protocol,
+                source,
+                destination,
+                reason,
+            },
+            now,
+        );
+        Err(Refusal { reason, notice })
+    }
+
+    /// The verdict of the policy alone.
+    fn judge(&mut self, peer: PeerId, key: &FlowKey, now: Now) -> Verdict {
+        let to = tuple(key);
+        match self.devices.get_mut(peer) {
+            Some(device) => {
+                let index = device.index(&self.policy, self.policy_generation);
+                self.policy.judge(index, &to, now.wall)
+            }
+            None => crate::policy::empty().judge(
+                &crate::policy::empty().index(&crate::policy::Subject::default()),
+                &to,
+                now.wall,
+            ),
+        }
+    }
+
+    /// Whether a flow would be allowed, without any trace.
+    pub(super) fn would_allow(&mut self, peer: PeerId, key: &FlowKey, now: Now) -> bool {
+        let verdict = self.judge(peer, key, now);
+        self.obstacle(peer, key, &verdict, None).is_none()
+    }
+
+    /// What stands against a new flow, the verdict first.
+    fn obstacle(
+        &self,
+        peer: PeerId,
+        key: &FlowKey,
+        verdict: &Verdict,
+        tcp: Option<&TcpTrack>,
+    ) -> Option<DropReason> {
+        let limits = &self.settings.limits;
+        let device = self.devices.get(peer)?;
+        if self.is_device_address(key) {
+            Some(DropReason::DeviceToDevice)
+        } else if !verdict.allows() {
+            Some(DropReason::Policy)
+        } else if !self.log_writable && self.settings.on_log_failure == OnLogFailure::DenyNew {
+            Some(DropReason::LogUnavailable)
+        } else if self.flows.is_full() {
+            Some(DropReason::TableFull)
+        } else if device.flows >= limits.flows_per_device
+            || is_half_open(tcp) && device.half_open >= limits.half_open_per_device
+        {
+            Some(DropReason::DeviceQuota)
+        } else {
+            None
+        }
+    }
+
+    /// An address of a pool that is not the gateway's own belongs, now or later, to a device.
+    fn is_device_address(&self, key: &FlowKey) -> bool {
+        let target = key.target();
+        !self.settings.addresses.contains(&target)
+            && self
+                .settings
+                .pools
+                .iter()
+                .any(|pool| pool.contains(&target))
+    }
+
+    /// Counts a refusal, writes its record if it is the first of its kind, and says what to tell
+    /// the client then.
+    fn deny(&mut self, attempt: Attempt, now: Now) -> Option<Message> {
+        let device = self.devices.get(attempt.peer)?;
+        let key = FlowKey::new(attempt.protocol, attempt.source, attempt.destination);
+        let noted = self.denials.note(attempt, &device.who, now, || {
+            let explained = self.policy.explain(&device.subject, &tuple(&key), now.wall);
+            let (condition, nearest) = match own_words(attempt.reason) {
+                Some(words) => (Some(words.to_owned()), None),
+                None => match explained.nearest {
+                    Some(nearest) => {
+                        let failed: Vec<String> = nearest
+                            .failed
+                            .into_iter()
+                            .map(|failed| failed.sentence)
+                            .collect();
+                        (Some(failed.join("; ")), Some(nearest.rule))
+                    }
+                    None => (Some("no rule allows anything".to_owned()), None),
+                },
+            };
+            Why {
+                rule: explained.rule,
+                policy: Arc::clone(&self.policy_hash),
+                condition,
+                nearest,
+                target: explained.target,
+            }
+        });
+        let window = match noted {
+            Noted::First(window) => *window,
+            Noted::Counted => return None,
+        };
+        let notice = device.client_version.is_some().then(|| Message::Refused {
+            protocol: attempt.protocol.as_str().to_owned(),
+            address: attempt.destination.0,
+            port: attempt.destination.1,
+            reason: attempt.reason.as_str().to_owned(),
+            rule: window.why.rule.clone(),
+            condition: window.why.condition.clone().unwrap_or_default(),
+        });
+        self.record_denied(window, now);
+        notice
+    }
+
+    /// A packet with somebody else's source: recorded, never answered.
+    pub(super) fn refuse_spoofed(&mut self, peer: PeerId, view: &PacketView<'_>, now: Now) -> Fate {
+        let reason = DropReason::SpoofedSource;
+        if let Some(key) = view.key_from_device() {
+            let attempt = Attempt {
+                peer,
+                protocol: key.protocol,
+                source: (view.source, key.client_port),
+                destination: (view.destination, key.target_port),
+                reason,
+            };
+            self.deny(attempt, now);
+        }
+        Fate::Refuse {
+            reason,
+            answer: None,
+            notice: None,
+        }
+    }
+
+    /// Sends the answer that stands ready, if the device has not had too many.
+    pub(super) fn answer_device(
+        &mut self,
+        peer: PeerId,
+        answer: Option<usize>,
+        out: &mut impl Outbox,
+        now: Now,
+    ) {
+        let Some(answer) = answer.and_then(|len| self.answer.get(..len)) else {
+            return;
+        };
+        let Some(device) = self.devices.get_mut(peer) else {
+            return;
+        };
+        if device.answers.take(now.mono, ANSWER_INTERVAL, ANSWER_BURST) {
+            // Without a session there is nobody to tell, and the refusal itself was counted.
+            let _ = self.peers.send(peer, answer, out, now);
+        }
+    }
+
+    /// Tells a Postern client something; a stock WireGuard peer never said hello.
+    pub(super) fn tell_device(
+        &mut self,
+        peer: PeerId,
+        message: &Message,
+        out: &mut impl Outbox,
+        now: Now,
+    ) {
+        let Some(device) = self
+            .devices
+            .get(peer)
+            .filter(|device| device.client_version.is_some())
+        else {
+            return;
+        };
+        let pair = device.device.addresses.iter().find_map(|to| {
+            let from = self
+                .settings
+                .addresses
+                .iter()
+                .find(|own| own.is_ipv4() == to.is_ipv4())?;
+            Some((*from, *to))
+        });
+        let mut packet = [0; postern_proto::mtu::MIN_MTU];
+        if let Some(len) = pair.and_then(|(from, to)| message.write(from, to, &mut packet)) {
+            let _ = self.peers.send(peer, &packet[..len], out, now);
+        }
+    }
+
+    /// Follows a change of a flow's TCP state.
+    pub(super) fn tcp_state_changed(&mut self, slot: Slot, before: TcpState, now: Now) {
+        let Some(flow) = self.flows.get(slot) else {
+            return;
+        };
+        let Some(state) = flow.tcp.map(|tcp| tcp.state) else {
+            return;
+        };
+        if before == TcpState::SynSent {
+            if let Some(device) = self.devices.get_mut(flow.peer) {
+                device.half_open = device.half_open.saturating_sub(1);
+            }
+        }
+        match state {
+            TcpState::Reset => self.close_counted_flow(slot, CloseReason::Rst, now),
+            TcpState::Closed | TcpState::HalfClosed => self.flows.hasten(slot),
+            TcpState::SynReceived => self.flows.hasten(slot),
+            TcpState::SynSent | TcpState::Established => {}
+        }
+    }
+
+    /// A flow is over: its record is written and its place is free.
+    pub(super) fn close_flow(&mut self, slot: Slot, reason: CloseReason, now: Now) {
+        if self
+            .flows
+            .get(slot)
+            .is_some_and(|flow| is_half_open(flow.tcp.as_ref()))
+        {
+            let peer = self.flows.get(slot).map(|flow| flow.peer);
+            if let Some(device) = peer.and_then(|peer| self.devices.get_mut(peer)) {
+                device.half_open = device.half_open.saturating_sub(1);
+            }
+        }
+        self.close_counted_flow(slot, reason, now);
+    }
+
+    fn close_counted_flow(&mut self, slot: Slot, reason: CloseReason, now: Now) {
+        self.record_closed(slot, reason, None, now);
+        let Some(flow) = self.flows.remove(slot) else {
+            return;
+        };
+        if let Some(device) = self.devices.get_mut(flow.peer) {
+            device.flows = device.flows.saturating_sub(1);
+        }
+    }
+
+    /// A deadline has passed: the memory of a cut flow ends, a live flow is closed.
+    pub(super) fn expire_flow(&mut self, slot: Slot, now: Now) {
+        match self
+            .flows
+            .get(slot)
+            .map(|flow| (flow.cut.is_some(), flow.end_reason()))
+        {
+            Some((true, _)) => {
+                self.flows.remove(slot);
+            }
+            Some((false, reason)) => self.close_flow(slot, reason, now),
+            None => {}
+        }
+    }
+
+    fn count_verdict(&mut self, verdict: &Verdict) {
+        let place = match verdict.rule() {
+            RuleId::Rule(rule) => rule as usize,
+            RuleId::Default => self.rule_counts.len().saturating_sub(1),
+        };
+        if let Some(count) = self.rule_counts.get_mut(place) {
+            if verdict.allows() {
+                count.allowed += 1
+            } else {
+                count.denied += 1
+            }
+        }
+    }
+
+    /// One count for each rule, the default last.
+    pub(super) fn reset_rule_counts(&mut self) {
+        let names = self
+            .policy
+            .rule_names()
+            .filter(|(id, _)| *id != RuleId::Default)
+            .count();
+        self.rule_counts = vec![crate::counters::RuleCount::default(); names + 1];
+    }
+
+    pub(super) fn merge_rule_counts(&self, into: &mut crate::counters::Counters) {
+        let last = self.rule_counts.len().saturating_sub(1);
+        for (place, count) in self.rule_counts.iter().enumerate() {
+            let id = match u32::try_from(place) {
+                Ok(rule) if place < last => RuleId::Rule(rule),
+                Ok(_) | Err(_) => RuleId::Default,
+            };
+            let total = into
+                .rules
+                .entry(self.policy.rule_name(id).to_owned())
+                .or_default();
+            total.allowed += count.allowed;
+            total.denied += count.denied;
+        }
+    }
+}
+
+/// Reasons that are not the policy's have words of their own.
+fn own_words(reason: DropReason) -> Option<&'static str> {
+    Some(match reason {
+        DropReason::SpoofedSource => "the source is not an address of this device",
+        DropReason::DeviceToDevice => "the address belongs to another device, never a target",
+        DropReason::TableFull => "the gateway's flow table is full",
+        DropReason::DeviceQuota => "the device has as many flows as it may have",
+        DropReason::LogUnavailable => "records cannot be written, so nothing new is allowed",
+        _ => return None,
+    })
+}
+
+pub(super) fn tuple(key: &FlowKey) -> Tuple {
+    let port = if key.protocol == Protocol::Icmp {
+        0
+    } else {
+        key.target_port
+    };
+    Tuple {
+        address: key.target(),
+        port,
+        protocol: key.protocol,
+    }
+}
+
+fn is_half_open(tcp: Option<&TcpTrack>) -> bool {
+    tcp.is_some_and(TcpTrack::is_half_open)
+}

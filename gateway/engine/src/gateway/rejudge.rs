@@ -1,0 +1,248 @@
+//! Facts changed: live flows are judged again, and those no longer allowed are cut on both
+//! sides. A flow that carries packets is judged with its next one; a sweep in slices reaches the
+//! silent ones, so that a large table never stops the packets of others.
+
+use super::Gateway;
+use super::judge::tuple;
+use crate::flow::{Flow, Slot};
+use crate::identity::DeviceState;
+use crate::policy::Policy;
+use crate::record::CloseReason;
+use postern_proto::control::Message;
+use postern_proto::flow_key::{FlowKey, Protocol};
+use postern_proto::now::{Mono, Now};
+use postern_proto::outbox::Outbox;
+use postern_proto::peers::PeerId;
+use postern_proto::reply::{self, REPLY_ROOM};
+use std::sync::Arc;
+
+/// Flows judged in one slice: well under a millisecond.
+const SLICE: usize = 2048;
+
+/// What a command cut at once; a sweep goes on after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Flows cut.
+    pub flows: u64,
+}
+
+/// A walk over all flows, judging again those that stand on old facts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep {
+    cursor: u32,
+    changed: Mono,
+}
+
+impl Gateway {
+    /// Puts another policy in force. `changed` is when the change was noticed: the time from
+    /// there to the last forwarded byte of a flow that it ends is measured.
+    pub fn set_policy(&mut self, policy: Arc<Policy>, changed: Mono) {
+        let mut counters = std::mem::take(&mut self.counters);
+        self.merge_rule_counts(&mut counters);
+        let stays: std::collections::BTreeSet<&str> =
+            policy.rule_names().map(|(_, name)| name).collect();
+        counters
+            .rules
+            .retain(|name, _| stays.contains(name.as_str()));
+        self.counters = counters;
+        self.policy_hash = policy.hash().full().into();
+        self.policy = policy;
+        self.reset_rule_counts();
+        self.generation += 1;
+        self.policy_generation += 1;
+        self.sweep = Some(Sweep { cursor: 0, changed });
+    }
+
+    /// Whether a sweep is under way.
+    #[must_use]
+    pub fn is_sweeping(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    /// Judges the flow in `slot` again if facts changed since.
+    pub(super) fn still_allowed(&mut self, slot: Slot, now: Now) -> Result<(), CloseReason> {
+        let Some(flow) = self.flows.get_mut(slot) else {
+            return Ok(());
+        };
+        if flow.judged_at >= self.generation {
+            return Ok(());
+        }
+        let Some(device) = self.devices.get_mut(flow.peer) else {
+            return Err(CloseReason::Revoked);
+        };
+        let index = device.index(&self.policy, self.policy_generation);
+        let verdict = self.policy.judge(index, &tuple(&flow.key), now.wall);
+        if !verdict.allows() {
+            return Err(CloseReason::Policy);
+        }
+        flow.rule = verdict.rule();
+        flow.target = verdict.target();
+        flow.policy = Arc::clone(&self.policy);
+        flow.policy_hash = Arc::clone(&self.policy_hash);
+        flow.judged_at = self.generation;
+        Ok(())
+    }
+
+    /// The next slice of a sweep.
+    pub(super) fn continue_sweep(&mut self, out: &mut impl Outbox, now: Now) {
+        let Some(mut sweep) = self.sweep else { return };
+        for _ in 0..SLICE {
+            let Some(slot) = self.flows.at_or_after(sweep.cursor) else {
+                self.sweep = None;
+                return;
+            };
+            sweep.cursor = slot.next();
+            if self.flows.get(slot).is_none_or(|flow| flow.cut.is_some()) {
+                continue;
+            }
+            if let Err(reason) = self.still_allowed(slot, now) {
+                self.cut_flow(slot, reason, out, now);
+            }
+        }
+        self.sweep = Some(sweep);
+    }
+
+    /// Cuts every live flow that `select` picks.
+    pub(super) fn cut_where(
+        &mut self,
+        reason: CloseReason,
+        changed: Mono,
+        out: &mut impl Outbox,
+        now: Now,
+        select: impl Fn(&Flow, &DeviceState) -> bool,
+    ) -> Cut {
+        let picked: Vec<Slot> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.cut.is_none())
+            .filter(|(_, flow)| {
+                self.devices
+                    .get(flow.peer)
+                    .is_some_and(|device| select(flow, device))
+            })
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in &picked {
+            self.cut_since(*slot, reason, changed, out, now);
+        }
+        Cut {
+            flows: picked.len() as u64,
+        }
+    }
+
+    /// Cuts one flow because of the change that is being swept.
+    pub(super) fn cut_flow(
+        &mut self,
+        slot: Slot,
+        reason: CloseReason,
+        out: &mut impl Outbox,
+        now: Now,
+    ) {
+        let changed = self.sweep.map_or(now.mono, |sweep| sweep.changed);
+        self.cut_since(slot, reason, changed, out, now);
+    }
+
+    /// Takes what is left of a device that is being forgotten out of the table.
+    pub(super) fn forget_flows_of(&mut self, peer: PeerId) {
+        let left: Vec<Slot> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.peer == peer)
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in left {
+            self.flows.remove(slot);
+        }
+    }
+
+    fn cut_since(
+        &mut self,
+        slot: Slot,
+        reason: CloseReason,
+        changed: Mono,
+        out: &mut impl Outbox,
+        now: Now,
+    ) {
+        let Some(flow) = self.flows.get_mut(slot) else {
+            return;
+        };
+        flow.cut = Some(now.mono);
+        let (key, peer, tcp) = (flow.key, flow.peer, flow.tcp);
+        let half_open = tcp.is_some_and(|tcp| tcp.is_half_open());
+        if let Some(device) = self.devices.get_mut(peer) {
+            device.flows = device.flows.saturating_sub(1);
+            device.half_open = device.half_open.saturating_sub(usize::from(half_open));
+        }
+        let rule = self.write_cut_record(slot, reason, now);
+        self.flows.hasten(slot);
+
+        let mut answer = [0; REPLY_ROOM];
+        let client = (key.client(), key.client_port);
+        let target = (key.target(), key.target_port);
+        let to_client = match tcp {
+            Some(tcp) => match tcp.next_in {
+                Some(next) => reply::tcp_reset(target, client, next, None, &mut answer),
+                None => reply::tcp_reset(target, client, 0, Some(tcp.next_out), &mut answer),
+            },
+            None => reply::prohibit_flow(&key, false, &mut answer),
+        };
+        if let Some(len) = to_client {
+            // Without a session the device learns it from the answer to its next segment.
+            let _ = self.peers.send(peer, &answer[..len], out, now);
+        }
+        let room = out.packet();
+        let to_target = match tcp {
+            Some(tcp) => reply::tcp_reset(client, target, tcp.next_out, None, room),
+            None => reply::prohibit_flow(&key, true, room),
+        };
+        if let Some(len) = to_target {
+            out.commit_packet(len);
+        }
+        let micros = u64::try_from(now.mono.since(changed).as_micros()).unwrap_or(u64::MAX);
+        self.counters.change_to_cut.observe(micros);
+        self.tell_device(peer, &notice(&key, reason, rule), out, now);
+    }
+
+    /// The flow stays in the table, so that late segments are answered; its record is final.
+    /// Returns the rule that decided.
+    fn write_cut_record(&mut self, slot: Slot, reason: CloseReason, now: Now) -> String {
+        let Some(flow) = self.flows.get(slot) else {
+            return String::new();
+        };
+        let (mut rule, mut condition) = (flow.policy.rule_name(flow.rule).to_owned(), None);
+        if let Some(device) = self
+            .devices
+            .get(flow.peer)
+            .filter(|_| reason == CloseReason::Policy)
+        {
+            let explained = self
+                .policy
+                .explain(&device.subject, &tuple(&flow.key), now.wall);
+            condition = explained.nearest.map(|nearest| {
+                let failed: Vec<String> = nearest
+                    .failed
+                    .into_iter()
+                    .map(|failed| failed.sentence)
+                    .collect();
+                format!("{}: {}", nearest.rule, failed.join("; "))
+            });
+            rule = explained.rule;
+        }
+        self.record_closed(slot, reason, condition, now);
+        rule
+    }
+}
+
+fn notice(key: &FlowKey, reason: CloseReason, rule: String) -> Message {
+    Message::Cut {
+        protocol: key.protocol.as_str().to_owned(),
+        address: key.target(),
+        port: if key.protocol == Protocol::Icmp {
+            0
+        } else {
+            key.target_port
+        },
+        reason: reason.as_str().to_owned(),
+        rule,
+    }
+}

@@ -1,0 +1,181 @@
+//! Who is behind a key, and which inner addresses are theirs.
+//!
+//! Identity comes before addresses: the key that decrypted a packet says which device it is, and
+//! the device says which source it may use. Nothing is ever looked up by a claimed address.
+
+use crate::policy::{Policy, Subject, SubjectIndex};
+use crate::rate::Rate;
+use hashbrown::HashMap;
+use postern_proto::keys::PublicKey;
+use postern_proto::peers::PeerId;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// An enrolled device, as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Unique name.
+    pub name: String,
+    /// The user that it is bound to; none for a machine.
+    pub user: Option<String>,
+    /// The user's groups.
+    pub groups: Vec<String>,
+    /// Its WireGuard key: its identity.
+    pub key: PublicKey,
+    /// The inner addresses that it owns, at most one of each family.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The part of a record that says who.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Who {
+    /// The user, if the device is bound to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The user's groups, sorted.
+    pub groups: Vec<String>,
+    /// The device's name.
+    pub device: String,
+    /// The first 8 characters of its public key.
+    pub device_key: String,
+}
+
+/// What the engine keeps about a device.
+#[derive(Debug)]
+pub struct DeviceState {
+    /// As the store knows it.
+    pub device: Device,
+    /// As records name it.
+    pub who: Arc<Who>,
+    /// As the policy sees it.
+    pub subject: Subject,
+    /// Live flows.
+    pub flows: usize,
+    /// TCP flows that no target has answered yet.
+    pub half_open: usize,
+    /// The version of a Postern client; none for a stock WireGuard peer, and before it said hello.
+    pub client_version: Option<String>,
+    /// Facts about this device changed at this generation.
+    pub generation: u64,
+    pub(crate) answers: Rate,
+    index: Option<(u64, SubjectIndex)>,
+}
+
+impl DeviceState {
+    fn new(device: Device, generation: u64) -> Self {
+        let mut groups = device.groups.clone();
+        groups.sort();
+        groups.dedup();
+        DeviceState {
+            who: Arc::new(Who {
+                user: device.user.clone(),
+                groups: groups.clone(),
+                device: device.name.clone(),
+                device_key: device.key.fingerprint(),
+            }),
+            subject: Subject {
+                user: device.user.clone(),
+                groups,
+                device: device.name.clone(),
+            },
+            device,
+            flows: 0,
+            half_open: 0,
+            client_version: None,
+            generation,
+            answers: Rate::default(),
+            index: None,
+        }
+    }
+
+    /// Exactly one of its addresses, never a range.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.device.addresses.contains(&address)
+    }
+
+    /// The device's place in `policy`, computed once for each policy (its `generation`).
+    pub fn index(&mut self, policy: &Policy, generation: u64) -> &SubjectIndex {
+        if self
+            .index
+            .as_ref()
+            .is_none_or(|(made_at, _)| *made_at != generation)
+        {
+            self.index = Some((generation, policy.index(&self.subject)));
+        }
+        match &self.index {
+            Some((_, index)) => index,
+            None => unreachable!("set two lines above"),
+        }
+    }
+}
+
+/// All devices, by peer and by the address that they own.
+#[derive(Debug)]
+pub struct Devices {
+    by_peer: BTreeMap<PeerId, DeviceState>,
+    by_address: HashMap<IpAddr, PeerId, foldhash::quality::FixedState>,
+}
+
+impl Devices {
+    /// None yet.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Devices {
+            by_peer: BTreeMap::new(),
+            by_address: HashMap::with_hasher(foldhash::quality::FixedState::with_seed(seed)),
+        }
+    }
+
+    /// Takes a device in. An address that another device owns stays with that one.
+    pub fn add(&mut self, peer: PeerId, device: Device, generation: u64) {
+        for address in &device.addresses {
+            self.by_address.entry(*address).or_insert(peer);
+        }
+        self.by_peer
+            .insert(peer, DeviceState::new(device, generation));
+    }
+
+    /// Forgets a device.
+    pub fn remove(&mut self, peer: PeerId) -> Option<DeviceState> {
+        let state = self.by_peer.remove(&peer)?;
+        self.by_address.retain(|_, owner| *owner != peer);
+        Some(state)
+    }
+
+    /// By peer.
+    #[must_use]
+    pub fn get(&self, peer: PeerId) -> Option<&DeviceState> {
+        self.by_peer.get(&peer)
+    }
+
+    /// By peer.
+    pub fn get_mut(&mut self, peer: PeerId) -> Option<&mut DeviceState> {
+        self.by_peer.get_mut(&peer)
+    }
+
+    /// Who owns an inner address.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<PeerId> {
+        self.by_address.get(&address).copied()
+    }
+
+    /// All of them, by peer.
+    pub fn iter(&self) -> impl Iterator<Item = (PeerId, &DeviceState)> {
+        self.by_peer.iter().map(|(peer, state)| (*peer, state))
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_peer.len()
+    }
+
+    /// None at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_peer.is_empty()
+    }
+}

@@ -1,0 +1,237 @@
+//! One record of every attempt: when it opens, when it ends, and when it is refused.
+//!
+//! The closing record stands by itself. Fields are stable: schema 1.
+
+use crate::flow::tcp::TcpState;
+use crate::identity::Who;
+use postern_proto::flow_key::Protocol;
+use postern_proto::now::Wall;
+use serde::{Serialize, Serializer};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Version of the record's fields.
+pub const SCHEMA: u32 = 1;
+
+/// One line of the flow log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The gateway's name.
+    pub gateway: Arc<str>,
+    /// This run of the gateway.
+    pub boot: Arc<str>,
+    /// Counts from 1 in each run, without gaps: a missing number is a missing record.
+    pub seq: u64,
+    /// When the record was made.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: Wall,
+    /// Which moment of the attempt this is.
+    pub state: State,
+    /// What was decided.
+    pub verdict: Decision,
+    /// The rule that decided; `default` when none matched.
+    pub rule: String,
+    /// SHA-256 of the policy that decided.
+    pub policy: Arc<str>,
+    /// Who asked.
+    #[serde(flatten)]
+    pub who: Arc<Who>,
+    /// The device's address on the Internet at this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_outer: Option<SocketAddr>,
+    /// TCP, UDP or ICMP.
+    pub protocol: Protocol,
+    /// The device's inner address (the claimed one, for `spoofed-source`).
+    pub src_address: IpAddr,
+    /// The device's port, or the echo id.
+    pub src_port: u16,
+    /// The address that was asked for; none when one record stands for many (`scan`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dst_address: Option<IpAddr>,
+    /// The port that was asked for; zero for ICMP.
+    pub dst_port: u16,
+    /// The policy's name for the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// What depends on the state.
+    #[serde(flatten)]
+    pub detail: Detail,
+}
+
+/// Which moment of an attempt a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Allowed, and its first packet forwarded.
+    Open,
+    /// Over; the record says everything.
+    Closed,
+    /// Refused.
+    Denied,
+}
+
+/// Allowed or denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// A rule permits it.
+    Allow,
+    /// A rule forbids it, or none permits it.
+    Deny,
+}
+
+/// The part of a record that depends on its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Detail {
+    /// Of an open record.
+    Open(Opened),
+    /// Of a closed record.
+    Closed(Closed),
+    /// Of a denied record.
+    Denied(Denied),
+}
+
+/// What is known when a flow opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Opened {
+    /// Joins the open record of a flow to its closing one within a run.
+    pub flow: u64,
+    /// When its first packet came.
+    #[serde(serialize_with = "rfc3339")]
+    pub start: Wall,
+    /// Taken up in the middle, after a restart of the gateway.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
+}
+
+/// What is known when a flow is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Closed {
+    /// Joins the open record of a flow to its closing one within a run.
+    pub flow: u64,
+    /// When its first packet came.
+    #[serde(serialize_with = "rfc3339")]
+    pub start: Wall,
+    /// When its last packet passed.
+    #[serde(serialize_with = "rfc3339")]
+    pub end: Wall,
+    /// From first to last packet, milliseconds.
+    pub duration_ms: u64,
+    /// Taken up in the middle, after a restart of the gateway.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
+    /// Bytes from the device to the target, inner IP headers included.
+    pub bytes_out: u64,
+    /// Bytes from the target to the device.
+    pub bytes_in: u64,
+    /// Packets from the device to the target.
+    pub packets_out: u64,
+    /// Packets from the target to the device.
+    pub packets_in: u64,
+    /// The furthest state, for TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_state: Option<TcpState>,
+    /// How it ended.
+    pub close_reason: CloseReason,
+    /// For a flow that was cut: the condition that no longer holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_condition: Option<String>,
+}
+
+/// What is known of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Denied {
+    /// From the closed list of drop reasons.
+    pub deny_reason: &'static str,
+    /// The condition that failed, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_condition: Option<String>,
+    /// The rule that would have allowed, had that condition held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest_rule: Option<String>,
+    /// How many attempts this record stands for. The sum over all records misses none.
+    pub count: u64,
+    /// The first of them.
+    #[serde(serialize_with = "rfc3339")]
+    pub start: Wall,
+    /// The last of them.
+    #[serde(serialize_with = "rfc3339")]
+    pub end: Wall,
+    /// The ports that were asked for, at most 16, when there were several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dst_ports: Vec<u16>,
+    /// The record stands for attempts at many addresses.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub scan: bool,
+}
+
+/// How a flow ended: a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloseReason {
+    /// Both ends said so.
+    Fin,
+    /// One end aborted.
+    Rst,
+    /// Nothing passed for as long as its protocol allows.
+    Idle,
+    /// The policy no longer allows it.
+    Policy,
+    /// The session became too old.
+    Session,
+    /// A posture check no longer holds.
+    Posture,
+    /// The device was revoked.
+    Revoked,
+    /// The grant ended.
+    GrantEnded,
+    /// An admin cut it.
+    Killed,
+    /// The gateway stopped.
+    Shutdown,
+    /// The target never answered.
+    Unanswered,
+    /// The network said that the target cannot be reached.
+    Error,
+}
+
+impl CloseReason {
+    /// The metric label and the log field.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseReason::Fin => "fin",
+            CloseReason::Rst => "rst",
+            CloseReason::Idle => "idle",
+            CloseReason::Policy => "policy",
+            CloseReason::Session => "session",
+            CloseReason::Posture => "posture",
+            CloseReason::Revoked => "revoked",
+            CloseReason::GrantEnded => "grant-ended",
+            CloseReason::Killed => "killed",
+            CloseReason::Shutdown => "shutdown",
+            CloseReason::Unanswered => "unanswered",
+            CloseReason::Error => "error",
+        }
+    }
+}
+
+impl Record {
+    /// How many attempts the record stands for: the sum over open and denied records is the
+    /// number of attempts.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        match &self.detail {
+            Detail::Open(_) => 1,
+            Detail::Closed(_) => 0,
+            Detail::Denied(denied) => denied.count,
+        }
+    }
+}
+
+fn rfc3339<S: Serializer>(time: &Wall, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&time.rfc3339())
+}
