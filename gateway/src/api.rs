@@ -1,6 +1,6 @@
 //! The words of the admin API: what travels as JSON over the admin socket. Version 1.
 //!
-//! Directions are the device's: `tx` went from the device to the target, `rx` came back.
+//! Directions are those of the records: `out` went from the device to the target, `in` came back.
 
 use ipnet::IpNet;
 use postern_proto::flow_key::Protocol;
@@ -159,13 +159,13 @@ pub struct FlowView {
     /// Milliseconds since the last packet.
     pub idle_ms: u64,
     /// Device to target.
-    pub tx_bytes: u64,
+    pub bytes_out: u64,
     /// Device to target.
-    pub tx_packets: u64,
+    pub packets_out: u64,
     /// Target to device.
-    pub rx_bytes: u64,
+    pub bytes_in: u64,
     /// Target to device.
-    pub rx_packets: u64,
+    pub packets_in: u64,
 }
 
 /// One enrolled device, as the worker sees it.
@@ -182,9 +182,9 @@ pub struct PeerView {
     /// Whether a session is established now.
     pub connected: bool,
     /// Inner bytes that it sent.
-    pub tx_bytes: u64,
+    pub bytes_out: u64,
     /// Inner bytes that it was sent.
-    pub rx_bytes: u64,
+    pub bytes_in: u64,
     /// Live flows.
     pub flows: u64,
 }
@@ -233,13 +233,13 @@ pub struct VerdictCount {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Device to target.
-    pub tx_bytes: u64,
+    pub bytes_out: u64,
     /// Device to target.
-    pub tx_packets: u64,
+    pub packets_out: u64,
     /// Target to device.
-    pub rx_bytes: u64,
+    pub bytes_in: u64,
     /// Target to device.
-    pub rx_packets: u64,
+    pub packets_in: u64,
 }
 
 /// One bounded queue or table.

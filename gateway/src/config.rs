@@ -21,6 +21,8 @@ pub const DEFAULT_PATH: &str = "/etc/postern/gateway.yaml";
 pub struct Config {
     /// The file itself.
     pub path: PathBuf,
+    /// Names this gateway in records.
+    pub name: String,
     /// Where devices find the gateway, in the order in which they try. Only profiles use it.
     pub endpoints: Vec<HostPort>,
     /// UDP port, IPv4 and IPv6.
@@ -186,10 +188,11 @@ pub enum ConfigError {
 impl Config {
     /// Every field and whether a change of it takes effect in the running gateway. `policy` is
     /// the path: the content of the policy file is always live.
-    pub const FIELDS: [(&'static str, Effect); 19] = [
+    pub const FIELDS: [(&'static str, Effect); 20] = [
         ("endpoint", Effect::Live),
         ("include", Effect::Live),
         ("keepalive", Effect::Live),
+        ("name", Effect::Restart),
         ("mtu", Effect::Restart),
         ("listen_port", Effect::Restart),
         ("interface", Effect::Restart),
@@ -277,6 +280,7 @@ impl Config {
             "endpoint" => self.endpoints != newer.endpoints,
             "include" => self.include != newer.include,
             "keepalive" => self.keepalive != newer.keepalive,
+            "name" => self.name != newer.name,
             "mtu" => self.mtu != newer.mtu,
             "listen_port" => self.listen_port != newer.listen_port,
             "interface" => self.interface != newer.interface,

@@ -6,8 +6,13 @@
 //! | [`pool`] | the tunnel's addresses |
 //! | [`api`] | the words of the admin API |
 //! | [`worker_api`] | what control plane and data worker say to each other |
+//! | [`store`] | devices, in SQLite |
 
 pub mod api;
 pub mod config;
 pub mod pool;
+pub mod store;
 pub mod worker_api;
+
+#[cfg(test)]
+mod scratch;

@@ -30,6 +30,7 @@ pub(super) fn prove(raw: Raw, path: &Path) -> Result<Config, Vec<Problem>> {
     let pool = pool(p, raw.pool_v4, raw.pool_v6);
     let config = Config {
         path: path.to_owned(),
+        name: name(p, raw.name),
         endpoints: endpoints(p, raw.endpoint),
         listen_port: number(p, "listen_port", raw.listen_port, 51_820, 1..=65_535),
         interface: interface(p, raw.interface),
@@ -213,6 +214,23 @@ fn endpoints(p: &mut Vec<Problem>, raw: Field<OneOrMany>) -> Vec<HostPort> {
         }
     }
     all
+}
+
+fn name(p: &mut Vec<Problem>, raw: Field<String>) -> String {
+    let Some(raw) = raw else {
+        return "postern".to_owned();
+    };
+    let fits = (1..=63).contains(&raw.value.len())
+        && raw
+            .value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    if !fits {
+        let problem = format!("'{}' is no name", raw.value.escape_debug());
+        let help = "write 1 to 63 of A-Z a-z 0-9 _ - . such as gateway-1";
+        say(p, line_of(&raw), "name", problem, help);
+    }
+    raw.value
 }
 
 /// The kernel takes 15 bytes without `/` and white space (dev_valid_name).
@@ -497,7 +515,7 @@ fn keepalive(p: &mut Vec<Problem>, raw: Field<String>) -> Option<u16> {
 }
 
 fn limits(p: &mut Vec<Problem>, raw: RawLimits) -> Limits {
-    let flows = number(p, "limits.flows", raw.flows, 262_144, 16..=16_777_216);
+    let flows = number(p, "limits.flows", raw.flows, 65_536, 16..=16_777_216);
     let per_device = raw.flows_per_device.as_ref().map_or(0, line_of);
     let limits = Limits {
         flows,
@@ -505,14 +523,14 @@ fn limits(p: &mut Vec<Problem>, raw: RawLimits) -> Limits {
             p,
             "limits.flows_per_device",
             raw.flows_per_device,
-            flows.min(8192),
+            flows.min(4096),
             1..=16_777_216,
         ),
         half_open_per_device: number(
             p,
             "limits.half_open_per_device",
             raw.half_open_per_device,
-            256,
+            512,
             1..=1_048_576,
         ),
     };

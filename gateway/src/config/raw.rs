@@ -11,6 +11,7 @@ pub(super) type Field<T> = Option<Spanned<T>>;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
+    pub(super) name: Field<String>,
     pub(super) endpoint: Field<OneOrMany>,
     pub(super) listen_port: Field<i64>,
     pub(super) interface: Field<String>,
