@@ -51,13 +51,11 @@ impl Gateway {
         None
     }
 
-    /// One segment of what [`Gateway::from_target`] let pass: encrypted into the send batch.
-    pub fn to_device(&mut self, peer: PeerId, packet: &[u8], out: &mut impl Outbox, now: Now) {
-        let sealed = match clamped(packet, self.settings.mtu) {
-            Some((syn, len)) => self.peers.send(peer, &syn[..len], out, now),
-            None => self.peers.send(peer, packet, out, now),
-        };
-        match sealed {
+    /// One segment of what [`Gateway::from_target`] let pass: encrypted into the send batch. A
+    /// SYN has its MSS clamped in place.
+    pub fn to_device(&mut self, peer: PeerId, packet: &mut [u8], out: &mut impl Outbox, now: Now) {
+        reply::clamp_mss(packet, self.settings.mtu);
+        match self.peers.send(peer, packet, out, now) {
             Ok(()) => {
                 self.counters.packets_in += 1;
                 self.counters.bytes_in += packet.len() as u64;
@@ -206,20 +204,4 @@ impl Gateway {
             out.commit_packet(answer.len());
         }
     }
-}
-
-/// A copy of a SYN with its MSS clamped; none for any other packet. A SYN has no payload worth
-/// the name, so it fits (60 bytes of TCP header at most); one that does not is left as it is.
-fn clamped(packet: &[u8], mtu: usize) -> Option<([u8; 128], usize)> {
-    let (protocol, tcp_at) = match packet.first()? >> 4 {
-        4 => (*packet.get(9)?, 20),
-        _ => (*packet.get(6)?, 40),
-    };
-    if protocol != 6 || packet.get(tcp_at + 13)? & TcpFlags::SYN.0 == 0 {
-        return None;
-    }
-    let mut copy = [0; 128];
-    copy.get_mut(..packet.len())?.copy_from_slice(packet);
-    reply::clamp_mss(&mut copy[..packet.len()], mtu);
-    Some((copy, packet.len()))
 }

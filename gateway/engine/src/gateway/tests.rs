@@ -202,7 +202,7 @@ impl World {
     fn reply(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
         let mut outs = Outs::default();
         if let Some(peer) = self.gateway.from_target(packet, 1, &mut outs, self.now) {
-            self.gateway.to_device(peer, packet, &mut outs, self.now);
+            self.gateway.to_device(peer, &mut packet.to_vec(), &mut outs, self.now);
         }
         self.target.append(&mut outs.packets);
         self.to_laptops(outs, &mut Outs::default())
