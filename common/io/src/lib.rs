@@ -5,6 +5,7 @@
 //! forty packets each way. Its parts without system calls ([`virtio`], [`split`], [`join`],
 //! [`send_batch`], [`checksum`]) are tested against slow oracles.
 #![deny(unsafe_op_in_unsafe_fn)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stderr))]
 
 pub mod checksum;
 pub mod clock;
@@ -16,6 +17,8 @@ pub mod send_batch;
 pub mod signal;
 pub mod split;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod tun;
 pub mod udp;
 pub mod virtio;

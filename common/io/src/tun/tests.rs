@@ -1,1 +1,245 @@
 use super::*;
+use crate::host::testing::in_namespace;
+use crate::poll::{Sources, Waker};
+use crate::testing::Spec;
+use postern_proto::now::Mono;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+fn options(name: &str) -> TunOptions {
+    TunOptions {
+        name: name.to_owned(),
+        mtu: 1420,
+        v4: None,
+        v6: None,
+        queue: DEFAULT_QUEUE,
+        offload: Offload::Auto,
+    }
+}
+
+#[test]
+fn a_bad_name_is_refused_before_anything_is_opened() {
+    for name in ["", "sixteen-bytes-xx", "a/b", "a b", "post%d", "..", "a\n"] {
+        assert!(
+            matches!(Tun::open(&options(name)), Err(TunError::BadName(_))),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn what_the_kernel_says_is_put_in_words() {
+    let told = |errno: i32| explain("postern0", io::Error::from_raw_os_error(errno)).to_string();
+    assert!(told(libc::ENOENT).contains("modprobe tun"));
+    assert!(told(libc::EPERM).contains("CAP_NET_ADMIN"));
+    assert!(told(libc::EBUSY).contains("in use"));
+    assert!(told(libc::EINVAL).contains("not a TUN"));
+    assert!(told(libc::EFAULT).contains("postern0"));
+}
+
+#[test]
+fn without_offload_a_read_is_one_packet() {
+    let mut bytes = [0x45, 0, 0, 4];
+    assert_eq!(parse(false, &mut bytes).unwrap().packet(), [0x45, 0, 0, 4]);
+    assert!(
+        parse(true, &mut bytes).is_none(),
+        "too short for a virtio header"
+    );
+}
+
+/// A TUN with addresses, in the namespace of the test.
+fn open(offload: Offload) -> Tun {
+    let v4 = Some(([192, 0, 2, 10].into(), 24));
+    let v6 = Some(("fd00::10".parse().unwrap(), 64));
+    Tun::open(&TunOptions {
+        v4,
+        v6,
+        offload,
+        ..options("postern0")
+    })
+    .unwrap()
+}
+
+/// A socket on the host's side, and datagrams for it from the other side of the TUN.
+fn datagrams(count: u8) -> (UdpSocket, Vec<Vec<u8>>) {
+    let socket = UdpSocket::bind("192.0.2.10:6443").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let spec = |number| Spec {
+        udp: true,
+        source: 9,
+        payload: vec![number; 1000],
+        ..Spec::default()
+    };
+    ip("route add 10.0.0.0/24 dev postern0"); // where they come from
+    (
+        socket,
+        (0..count).map(|number| spec(number).build()).collect(),
+    )
+}
+
+fn write_all(writer: &mut TunTx, packets: &[Vec<u8>]) {
+    for packet in packets {
+        writer.slot()[..packet.len()].copy_from_slice(packet);
+        writer.commit(packet.len());
+    }
+    writer.flush();
+}
+
+fn ip(arguments: &str) {
+    let status = std::process::Command::new("ip")
+        .args(arguments.split(' '))
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "ip {arguments}"
+    );
+}
+
+#[test]
+fn what_is_written_together_arrives_one_by_one() {
+    for offload in [Offload::Auto, Offload::Off] {
+        in_namespace(move || {
+            let (_reader, mut writer) = open(offload).split();
+            let (socket, packets) = datagrams(40);
+            write_all(&mut writer, &packets);
+            let mut buffer = [0; 2000];
+            for number in 0..40 {
+                assert_eq!(socket.recv(&mut buffer).unwrap(), 1000);
+                assert_eq!(buffer[0], number);
+            }
+            let writes = if writer.offload() == OffloadState::TcpUdp {
+                1
+            } else {
+                40
+            };
+            assert_eq!(
+                writer.stats(),
+                TunTxStats {
+                    writes,
+                    packets: 40,
+                    refused: 0,
+                    rewritten: 0
+                }
+            );
+        });
+    }
+}
+
+#[test]
+fn an_interface_that_is_down_refuses_and_keeps_its_offload() {
+    in_namespace(|| {
+        let (_reader, mut writer) = open(Offload::Auto).split();
+        let before = writer.offload();
+        let (_socket, packets) = datagrams(10);
+        ip("link set postern0 down");
+        write_all(&mut writer, &packets);
+        assert_eq!(writer.stats().refused, 10);
+        assert_eq!(writer.offload(), before);
+    });
+}
+
+#[test]
+fn a_kernel_that_refuses_joined_packets_gets_them_singly_from_then_on() {
+    in_namespace(|| {
+        // A device that takes no virtio header refuses what begins with one as the kernels do
+        // that refuse super-packets: EINVAL.
+        let tun = open(Offload::Off);
+        let fd = tun.device.as_fd();
+        let (socket, packets) = datagrams(10);
+        let (mut offload, mut stats) = (OffloadState::Off, TunTxStats::default());
+        let mut joiner = Joiner::new(Joinable {
+            tcp: true,
+            udp: true,
+        });
+        for packet in &packets {
+            joiner.slot()[..packet.len()].copy_from_slice(packet);
+            joiner.commit(packet.len());
+        }
+        joiner.drain(|joined| write(fd, &mut offload, &mut stats, &joined));
+        assert_eq!(
+            stats,
+            TunTxStats {
+                writes: 10,
+                packets: 10,
+                refused: 0,
+                rewritten: 1
+            }
+        );
+        assert_eq!(offload, OffloadState::ReadOnly);
+        assert_eq!(
+            offload.joinable(),
+            Joinable {
+                tcp: false,
+                udp: false
+            }
+        );
+        let mut buffer = [0; 2000];
+        for number in 0..10 {
+            socket.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[0], number);
+        }
+    });
+}
+
+#[test]
+fn what_the_host_sends_is_read_as_packets_that_a_receiver_accepts() {
+    in_namespace(|| {
+        let (mut reader, _writer) = open(Offload::Auto).split();
+        let waker = Waker::new().unwrap();
+        let socket = UdpSocket::bind("192.0.2.10:0").unwrap();
+        socket.send_to(&[7; 1000], "192.0.2.77:9").unwrap();
+        let mut seen = false;
+        while !seen {
+            let sources = Sources {
+                udp4: None,
+                udp6: None,
+                tun: Some(reader.fd()),
+                waker: &waker,
+                signals: None,
+            };
+            assert!(
+                sources.wait(Mono(5_000_000_000), Mono(0)).unwrap().tun,
+                "nothing came"
+            );
+            reader
+                .receive(16, |packet| {
+                    packet.for_each_segment(|segment| {
+                        // The kernel also asks for IPv6 routers.
+                        if segment[0] >> 4 == 4 {
+                            assert_eq!(segment.len(), 1028);
+                            assert!(crate::testing::checksums_are_right(segment));
+                            seen = true;
+                        }
+                    })
+                })
+                .unwrap();
+        }
+        assert_eq!(reader.stats().bad, 0);
+    });
+}
+
+#[test]
+fn a_deleted_interface_is_an_error_not_an_endless_loop() {
+    in_namespace(|| {
+        let (mut reader, mut writer) = open(Offload::Auto).split();
+        ip("link delete postern0");
+        assert!(reader.receive(16, |_| {}).is_err());
+        let (packets, before) = (vec![vec![0x45; 20]], writer.stats().refused);
+        write_all(&mut writer, &packets);
+        assert_eq!(writer.stats().refused, before + 1);
+    });
+}
+
+#[test]
+fn a_name_that_is_taken_says_so() {
+    in_namespace(|| {
+        let _first = open(Offload::Auto);
+        let again = Tun::open(&options("postern0")).map(|_| ());
+        assert!(matches!(again, Err(TunError::Busy(_))), "{again:?}");
+        ip("link add bridge7 type bridge");
+        let bridge = Tun::open(&options("bridge7")).map(|_| ());
+        assert!(matches!(bridge, Err(TunError::NotATun(_))), "{bridge:?}");
+    });
+}
