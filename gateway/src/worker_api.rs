@@ -5,7 +5,9 @@
 
 use crate::api::{FlowFilter, FlowView, WorkerSnapshot};
 use postern_engine::policy::Policy;
+use postern_io::clock::Clock;
 use postern_proto::keys::{PresharedKey, PublicKey};
+use postern_proto::now::Mono;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -35,6 +37,8 @@ pub enum WorkerCommand {
         key: PublicKey,
         /// Goes into the closing records.
         reason: RemoveReason,
+        /// When the change was accepted: cuts are measured from here.
+        changed: Mono,
         /// What was cut.
         done: oneshot::Sender<Cut>,
     },
@@ -42,6 +46,8 @@ pub enum WorkerCommand {
     SetPolicy {
         /// Compiled and tested.
         policy: Arc<Policy>,
+        /// When the change was accepted: cuts are measured from here.
+        changed: Mono,
         /// What was cut.
         done: oneshot::Sender<Cut>,
     },
@@ -49,6 +55,8 @@ pub enum WorkerCommand {
     KillFlows {
         /// Which.
         select: FlowFilter,
+        /// When the change was accepted: cuts are measured from here.
+        changed: Mono,
         /// What was cut.
         done: oneshot::Sender<Cut>,
     },
@@ -65,6 +73,13 @@ pub enum WorkerCommand {
     Snapshot {
         /// The state of this moment.
         done: oneshot::Sender<WorkerSnapshot>,
+    },
+    /// End.
+    Stop {
+        /// Leave live flows to a successor instead of cutting them.
+        hand_over: bool,
+        /// What was cut.
+        done: oneshot::Sender<Cut>,
     },
 }
 
@@ -165,19 +180,19 @@ impl Worker {
         key: PublicKey,
         reason: RemoveReason,
     ) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::RemoveDevice { key, reason, done })
+        self.ask(|done| WorkerCommand::RemoveDevice { key, reason, changed: Clock::now().mono, done })
             .await
     }
 
     /// Publishes a policy and cuts what it no longer allows.
     pub async fn set_policy(&self, policy: Arc<Policy>) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::SetPolicy { policy, done })
+        self.ask(|done| WorkerCommand::SetPolicy { policy, changed: Clock::now().mono, done })
             .await
     }
 
     /// Cuts the flows that match.
     pub async fn kill_flows(&self, select: FlowFilter) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::KillFlows { select, done })
+        self.ask(|done| WorkerCommand::KillFlows { select, changed: Clock::now().mono, done })
             .await
     }
 
@@ -198,6 +213,11 @@ impl Worker {
     /// The state of this moment.
     pub async fn snapshot(&self) -> Result<WorkerSnapshot, WorkerError> {
         self.ask(|done| WorkerCommand::Snapshot { done }).await
+    }
+
+    /// Ends the worker. Without `hand_over` every live flow is cut.
+    pub async fn stop(&self, hand_over: bool) -> Result<Cut, WorkerError> {
+        self.ask(|done| WorkerCommand::Stop { hand_over, done }).await
     }
 
     async fn ask<T>(

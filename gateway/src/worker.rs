@@ -1,0 +1,253 @@
+//! The data worker: one plain thread that owns the sockets, the TUN and one shard of the engine.
+//! Nothing of it is shared and nothing is locked.
+//!
+//! One turn, in this order:
+//!
+//! 1. datagrams: decrypted in place, judged, put into the TUN batch;
+//! 2. super-packets from the TUN: judged once, split, each segment sealed into the send batch;
+//! 3. commands of the control plane;
+//! 4. what time alone brings about;
+//! 5. both batches are flushed: at the end of every turn, never on a timer;
+//! 6. records go to the log's channel in one piece.
+
+use crate::api::{FlowFilter, FlowView};
+use crate::flow_log::Sink;
+use crate::view;
+use crate::worker_api::{Cut, DeviceRecord, RemoveReason, WorkerCommand};
+use postern_engine::flow::Flow;
+use postern_engine::gateway::Gateway;
+use postern_engine::identity::{Device, DeviceState};
+use postern_engine::record::{CloseReason, Record};
+use postern_io::clock::Clock;
+use postern_io::poll::Waker;
+use postern_io::road::{Inputs, Outputs};
+use postern_proto::now::{Mono, Now};
+use postern_proto::outbox::Endpoint;
+use std::io;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Commands taken in one turn, so that a burst of them delays no packet for long.
+const COMMANDS_PER_TURN: usize = 16;
+
+/// Records that wait while the log's channel is full. From here on nothing new is allowed, or
+/// what is new is lost and counted, as the configuration says. At 1 KiB each: 16 MiB.
+pub const RECORDS_WAITING: usize = 16_384;
+
+/// How soon a full channel is tried again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Everything that the thread owns.
+pub struct DataWorker {
+    gateway: Gateway,
+    inputs: Inputs,
+    outputs: Outputs,
+    waker: Waker,
+    commands: Receiver<WorkerCommand>,
+    log: Sink<Record>,
+    /// Made and not yet accepted by the log's channel.
+    records: Vec<Record>,
+    /// Answered when the sweep of its policy is over.
+    policy_done: Option<(oneshot::Sender<Cut>, u64)>,
+}
+
+impl DataWorker {
+    /// Takes everything over.
+    #[must_use]
+    pub fn new(
+        gateway: Gateway,
+        (inputs, outputs): (Inputs, Outputs),
+        waker: Waker,
+        commands: Receiver<WorkerCommand>,
+        log: Sink<Record>,
+    ) -> Self {
+        let records = Vec::new();
+        DataWorker { gateway, inputs, outputs, waker, commands, log, records, policy_done: None }
+    }
+
+    /// Takes a stored device in before the first turn; with a last endpoint, the gateway begins
+    /// the handshake.
+    ///
+    /// # Errors
+    /// What the engine says against it.
+    pub fn add(&mut self, device: DeviceRecord) -> Result<(), String> {
+        let now = Clock::now();
+        let result = self.add_device(device, now);
+        self.outputs.flush();
+        result
+    }
+
+    /// Turns until told to stop.
+    ///
+    /// # Errors
+    /// The TUN is gone: somebody deleted the interface.
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            let now = Clock::now().mono;
+            let deadline = self.deadline(now);
+            let ready = self.inputs.wait(&self.waker, None, deadline, now)?;
+            let now = Clock::now();
+            let (gateway, outputs) = (&mut self.gateway, &mut self.outputs);
+            self.inputs.udp(ready, |from, datagram| {
+                gateway.from_network(from, datagram, outputs, now);
+            });
+            self.inputs.tun(ready, |packet| {
+                let segments = u32::try_from(packet.segments()).unwrap_or(u32::MAX);
+                if let Some(peer) = gateway.from_target(packet.packet(), segments, outputs, now) {
+                    packet.for_each_segment(|segment| {
+                        gateway.to_device(peer, segment, outputs, now);
+                    });
+                }
+            })?;
+            let ended = ready.woken && self.obey(now).is_break();
+            if self.gateway.next_deadline() <= now.mono {
+                self.gateway.timeout(&mut self.outputs, now);
+            }
+            self.outputs.flush();
+            self.answer_policy();
+            self.hand_in_records();
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    fn deadline(&self, now: Mono) -> Mono {
+        let retry = if self.records.is_empty() { Mono::NEVER } else { now + RETRY };
+        self.gateway.next_deadline().min(retry)
+    }
+
+    fn obey(&mut self, now: Now) -> ControlFlow<()> {
+        for _ in 0..COMMANDS_PER_TURN {
+            let Ok(command) = self.commands.try_recv() else { return ControlFlow::Continue(()) };
+            self.obey_one(command, now)?;
+        }
+        // There may be more: come back at once.
+        self.waker.wake();
+        ControlFlow::Continue(())
+    }
+
+    /// An answer that nobody waits for any more is no error.
+    fn obey_one(&mut self, command: WorkerCommand, now: Now) -> ControlFlow<()> {
+        let out = &mut self.outputs;
+        match command {
+            WorkerCommand::AddDevice { device, done } => {
+                let _ = done.send(self.add_device(*device, now));
+            }
+            WorkerCommand::RemoveDevice { key, reason, changed, done } => {
+                let reason = match reason {
+                    RemoveReason::Revoked => CloseReason::Revoked,
+                };
+                let cut = self.gateway.remove_device(&key, reason, changed, out, now);
+                let _ = done.send(Cut { flows: cut.map_or(0, |cut| cut.flows) });
+            }
+            WorkerCommand::SetPolicy { policy, changed, done } => {
+                let before = self.cut_by_policy();
+                self.gateway.set_policy(policy, changed);
+                if let Some((earlier, _)) = self.policy_done.replace((done, before)) {
+                    let _ = earlier.send(Cut::default());
+                }
+            }
+            WorkerCommand::KillFlows { select, changed, done } => {
+                let cut = self
+                    .gateway
+                    .kill(changed, out, now, |flow, device| selects(&select, flow, device));
+                let _ = done.send(Cut { flows: cut.flows });
+            }
+            WorkerCommand::ListFlows { select, limit, done } => {
+                let _ = done.send(self.list(&select, limit, now));
+            }
+            WorkerCommand::Snapshot { done } => {
+                let queued = self.records.len() as u64;
+                let snapshot =
+                    view::snapshot(&self.gateway, &self.inputs, &self.outputs, queued, now);
+                let _ = done.send(snapshot);
+            }
+            WorkerCommand::Stop { hand_over, done } => {
+                let flows = if hand_over {
+                    self.gateway.hand_over(now);
+                    0
+                } else {
+                    self.gateway.shut_down(out, now).flows
+                };
+                let _ = done.send(Cut { flows });
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn add_device(&mut self, device: DeviceRecord, now: Now) -> Result<(), String> {
+        let endpoint = device.last_endpoint.map(Endpoint::from);
+        let preshared = device.preshared_key;
+        let device = Device {
+            name: device.name,
+            user: device.user,
+            groups: device.groups,
+            key: device.key,
+            addresses: vec![IpAddr::V4(device.v4), IpAddr::V6(device.v6)],
+        };
+        self.gateway
+            .add_device(device, preshared.as_ref(), endpoint, &mut self.outputs, now)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    }
+
+    fn list(&self, select: &FlowFilter, limit: usize, now: Now) -> Vec<FlowView> {
+        let mut flows: Vec<FlowView> = self
+            .gateway
+            .flows()
+            .iter()
+            .filter(|(_, flow)| flow.cut.is_none())
+            .filter_map(|(_, flow)| Some((flow, self.gateway.devices().get(flow.peer)?)))
+            .filter(|(flow, device)| selects(select, flow, device))
+            .map(|(flow, device)| view::flow(flow, device, now))
+            .collect();
+        flows.sort_by_key(|flow| flow.id);
+        flows.truncate(limit);
+        flows
+    }
+
+    fn cut_by_policy(&self) -> u64 {
+        let closed = self.gateway.counters().flows_closed;
+        closed.get(CloseReason::Policy.as_str()).copied().unwrap_or(0)
+    }
+
+    fn answer_policy(&mut self) {
+        if self.policy_done.is_none() || self.gateway.is_sweeping() {
+            return;
+        }
+        let after = self.cut_by_policy();
+        if let Some((done, before)) = self.policy_done.take() {
+            let _ = done.send(Cut { flows: after - before });
+        }
+    }
+
+    /// Never blocks. While the channel is full, records wait here, up to a bound.
+    fn hand_in_records(&mut self) {
+        if self.gateway.records_waiting() > 0 {
+            self.records.append(&mut self.gateway.take_records());
+        }
+        if !self.records.is_empty() {
+            let batch = std::mem::take(&mut self.records);
+            if let Err(back) = self.log.offer(batch) {
+                self.records = back;
+            }
+        }
+        if self.records.len() > RECORDS_WAITING {
+            let lost = self.records.len() - RECORDS_WAITING;
+            self.records.drain(..lost);
+            self.log.lost(lost as u64);
+        }
+        let room = self.records.len() < RECORDS_WAITING / 2;
+        self.gateway.set_log_writable(room && !self.log.failing());
+    }
+}
+
+fn selects(select: &FlowFilter, flow: &Flow, device: &DeviceState) -> bool {
+    let to = (flow.key.target(), flow.key.target_port, flow.key.protocol);
+    select.matches(flow.id, &device.device.name, device.device.user.as_deref(), to)
+}
