@@ -10,6 +10,9 @@
 
 pub mod api;
 pub mod config;
+pub mod flow_log;
+pub mod init;
+pub mod key_file;
 pub mod pool;
 pub mod store;
 pub mod worker_api;
