@@ -6,6 +6,7 @@ start() {
   set_enter "$host"
   "${ENTER[@]}" "$@" >>"$W/log/$name.log" 2>&1 </dev/null &
   echo $! >"$W/pid/$name"
+  disown $!   # the shell reaps it all the same, and does not comment on how it ended
 }
 
 pid_of() { cat "$W/pid/$1"; }
@@ -18,7 +19,6 @@ stop() {
   local ok=0
   kill "-${2:-TERM}" "$pid" 2>/dev/null || true
   until_true 50 gone "$pid" || { ok=1; kill -KILL "$pid" 2>/dev/null || true; }
-  wait "$pid" 2>/dev/null || true
   rm -f "$W/pid/$1"
   return $ok
 }
@@ -53,7 +53,6 @@ processes_end() {
     [ -s "$f" ] || continue
     pid=$(cat "$f")
     until_true 30 gone "$pid" || kill -KILL "$pid" 2>/dev/null
-    wait "$pid" 2>/dev/null
     rm -f "$f"
   done
   for h in "${HOSTS[@]}"; do

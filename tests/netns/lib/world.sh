@@ -1,7 +1,7 @@
 # Hosts as network namespaces, and the wires between them. Topology: ../lib.sh.
 
 WORLD=${WORLD:-postern-$$}                # prefix of the namespaces of this run
-HOSTS=(inet gateway cluster laptop laptop2 stock server outside)
+[ -n "${HOSTS:-}" ] || HOSTS=(inet gateway cluster laptop laptop2 stock server outside)
 GATEWAY4=203.0.113.2 GATEWAY6=2001:db8:203::2
 KUBE=192.0.2.10 KUBE6=2001:db8:a::10
 NODES=(192.0.2.10 5.75.198.10 91.107.250.5 65.109.212.122)
@@ -10,7 +10,7 @@ PRIVATE_GATEWAY=10.77.0.1 PRIVATE_CLUSTER=10.77.0.2
 # The number that a host has on the underlay: 198.51.100.N and 2001:db8:100::N.
 host_number() { case $1 in laptop) echo 11 ;; laptop2) echo 12 ;; stock) echo 13 ;; server) echo 14 ;; outside) echo 66 ;; esac; }
 
-# Makes the scratch directory and, unless the test wants fewer, every host.
+# Makes the scratch directory and every host; fewer where HOSTS names fewer.
 world_up() {
   [ "$(id -u)" = 0 ] || skip "needs root for network namespaces"
   W=${W:-$(mktemp -d "${TMPDIR:-/tmp}/postern-test.XXXXXX")}
@@ -63,7 +63,8 @@ underlay_up() {
   in_ip inet addr add 198.51.100.1/24 dev home
   in_ip inet addr add 2001:db8:100::1/64 dev home
   local h
-  for h in laptop laptop2 stock server outside; do
+  for h in "${HOSTS[@]}"; do
+    [ -n "$(host_number "$h")" ] || continue
     wire "$h" eth0 inet "$h"
     in_ip inet link set "$h" master home
     underlay_address "$h" "$(host_number "$h")"
