@@ -13,8 +13,11 @@ pub mod config;
 pub mod flow_log;
 pub mod init;
 pub mod key_file;
+pub mod plane;
 pub mod pool;
 pub mod store;
+pub mod view;
+pub mod worker;
 pub mod worker_api;
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! 6. records go to the log's channel in one piece.
 
 use crate::api::{FlowFilter, FlowView};
-use crate::flow_log::Sink;
+use crate::flow_log::{RECORD_BATCH, RecordSender};
 use crate::view;
 use crate::worker_api::{Cut, DeviceRecord, RemoveReason, WorkerCommand};
 use postern_engine::flow::Flow;
@@ -47,7 +47,7 @@ pub struct DataWorker {
     outputs: Outputs,
     waker: Waker,
     commands: Receiver<WorkerCommand>,
-    log: Sink<Record>,
+    log: RecordSender<Record>,
     /// Made and not yet accepted by the log's channel.
     records: Vec<Record>,
     /// Answered when the sweep of its policy is over.
@@ -62,7 +62,7 @@ impl DataWorker {
         (inputs, outputs): (Inputs, Outputs),
         waker: Waker,
         commands: Receiver<WorkerCommand>,
-        log: Sink<Record>,
+        log: RecordSender<Record>,
     ) -> Self {
         let records = Vec::new();
         DataWorker { gateway, inputs, outputs, waker, commands, log, records, policy_done: None }
@@ -231,19 +231,23 @@ impl DataWorker {
         if self.gateway.records_waiting() > 0 {
             self.records.append(&mut self.gateway.take_records());
         }
-        if !self.records.is_empty() {
-            let batch = std::mem::take(&mut self.records);
-            if let Err(back) = self.log.offer(batch) {
+        while !self.records.is_empty() {
+            let rest = self.records.split_off(self.records.len().min(RECORD_BATCH));
+            let batch = std::mem::replace(&mut self.records, rest);
+            if let Err(mut back) = self.log.offer(batch) {
+                back.append(&mut self.records);
                 self.records = back;
+                break;
             }
         }
         if self.records.len() > RECORDS_WAITING {
             let lost = self.records.len() - RECORDS_WAITING;
             self.records.drain(..lost);
-            self.log.lost(lost as u64);
+            self.log.lose(lost as u64);
         }
+        // Between a half and the whole there is room for the refusals themselves.
         let room = self.records.len() < RECORDS_WAITING / 2;
-        self.gateway.set_log_writable(room && !self.log.failing());
+        self.gateway.set_log_writable(room && self.log.writable());
     }
 }
 
