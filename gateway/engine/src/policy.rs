@@ -34,7 +34,6 @@ pub use explain::{Explanation, Failed, Nearest};
 pub use rule::{Condition, SubjectIndex};
 pub use tuple::{Tuple, TupleError};
 
-use address::AddressSet;
 use cases::Case;
 use error::Place;
 use index::Index;
@@ -126,11 +125,7 @@ impl Policy {
         let draft = root
             .map(|root| read::policy(&root, &mut faults))
             .unwrap_or_default();
-        let index = if faults.is_empty() {
-            Index::build(&draft, &mut faults)
-        } else {
-            Index::default()
-        };
+        let index = Index::build(&draft, &mut faults);
         if !faults.is_empty() {
             return Err(faults.finish());
         }
@@ -299,7 +294,7 @@ impl Verdict {
         self.rule
     }
 
-    /// The first target of the rule that has the address and port; none for the default and for
+    /// The first of the rule's targets, in the order of the file, that has the address and port; none for the default and for
     /// rules that name addresses themselves.
     #[must_use]
     pub fn target(&self) -> Option<TargetId> {

@@ -65,9 +65,14 @@ pub(super) fn read(node: &Node, rules: &[Rule], faults: &mut Faults<'_>) -> Opti
     let device = fields
         .get("device")
         .and_then(|node| word(node, "`device`", faults));
-    let groups = fields
-        .get("groups")
-        .and_then(|node| list(node, "groups", "`[platform]`", faults));
+    let groups = fields.get("groups").and_then(|node| {
+        list(
+            node,
+            "groups",
+            "at least one name, or take the field out",
+            faults,
+        )
+    });
     let mut groups: Vec<String> = groups
         .unwrap_or_default()
         .iter()

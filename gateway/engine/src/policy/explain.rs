@@ -3,6 +3,7 @@
 use super::address::shown;
 use super::rule::{Action, Failing, Kind, NameId, Rule};
 use super::{Condition, Policy, PolicyHash, RuleId, Subject, SubjectIndex, Tuple, Verdict};
+use postern_proto::flow_key::Protocol;
 use postern_proto::now::Wall;
 use serde::Serialize;
 use std::fmt;
@@ -218,8 +219,8 @@ fn cost(condition: Condition) -> u32 {
 
 fn port(to: &Tuple) -> String {
     match to.protocol {
-        postern_proto::flow_key::Protocol::Icmp => "icmp".to_owned(),
-        protocol => format!("port {}/{protocol}", to.port),
+        Protocol::Icmp => "icmp".to_owned(),
+        Protocol::Tcp | Protocol::Udp => format!("port {}/{}", to.port, to.protocol),
     }
 }
 

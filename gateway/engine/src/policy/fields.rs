@@ -143,7 +143,7 @@ pub(super) fn list<'n>(
     match &node.value {
         Value::List(items) if !items.is_empty() => return Some(items),
         Value::List(_) | Value::Null => {
-            let help = format!("empty means nothing; write {example}, or take the field out");
+            let help = format!("empty never means everything; write {example}");
             faults.add(node.at, format!("`{what}` is empty"), help);
         }
         Value::Text(text) => {

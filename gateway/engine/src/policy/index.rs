@@ -8,11 +8,11 @@
 //!   only the first rule can win a port; a binary search finds it;
 //! - *further* rules, which ask for other dimensions too: in order, until one applies.
 
+use super::Tuple;
 use super::error::{Faults, Place};
 use super::port::Ports;
 use super::read::Draft;
 use super::rule::{DestinationId, From, NameId, Rule, SubjectIndex};
-use super::{RuleId, Tuple};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -35,9 +35,9 @@ pub(super) struct Index {
 }
 
 /// A rule and its destination.
-type Hit = (u32, DestinationId);
+pub(super) type Hit = (u32, DestinationId);
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct PrefixId(u32);
 
 #[derive(Default)]
@@ -56,22 +56,351 @@ struct Entry {
 }
 
 impl Index {
-    /// Files every rule. A rule that no packet can reach is a fault, as are too many entries.
+    /// Files every rule that was read without a fault. A rule that no packet can reach is a fault, as are too many entries.
     pub(super) fn build(draft: &Draft, faults: &mut Faults<'_>) -> Index {
-        let mut index = Index::default();
-        let _ = (draft, faults, MAX_ENTRIES);
-        index.prefixes = 0;
-        index
+        let mut builder = Builder::new(draft);
+        let mut entries = 0u64;
+        for (id, (rule, (at, sound))) in (0u32..).zip(draft.rules.iter().zip(&draft.marks)) {
+            if !sound {
+                continue;
+            }
+            entries = entries.saturating_add(size(rule, draft));
+            if entries > MAX_ENTRIES {
+                let message = format!(
+                    "the policy is too large: names by prefixes by ports, over all rules up to \
+                     this one, are more than {MAX_ENTRIES}"
+                );
+                faults.add(
+                    *at,
+                    message,
+                    "name groups instead of users, prefixes instead of hosts",
+                );
+                break;
+            }
+            if builder.is_covered(rule) {
+                unreachable_rule(id, rule, *at, draft, faults);
+                if faults.is_full() {
+                    break;
+                }
+            }
+            builder.file(id, rule);
+        }
+        builder.finish()
     }
 
-    /// The first rule for which `applies` holds.
+    /// The first rule for which `applies` holds. `applies` has the last word on every candidate.
     pub(super) fn first(
         &self,
         who: &SubjectIndex,
         to: &Tuple,
         applies: impl Fn(Hit) -> bool,
     ) -> Option<Hit> {
-        let _ = (who, to, applies);
-        None
+        let mut best = None;
+        let mut visit = |prefix: PrefixId| {
+            for name in &who.names {
+                if let Some(cell) = self.cell(prefix, *name, to.protocol) {
+                    best = cell.first(to.port, best, &applies);
+                }
+            }
+        };
+        match to.address {
+            IpAddr::V4(a) => self
+                .v4
+                .cover_values(&a.into())
+                .for_each(|prefix| visit(*prefix)),
+            IpAddr::V6(a) => self
+                .v6
+                .cover_values(&a.into())
+                .for_each(|prefix| visit(*prefix)),
+        }
+        best
     }
+
+    fn cell(&self, prefix: PrefixId, name: NameId, protocol: Protocol) -> Option<&Cell> {
+        self.cells.get(*self.at.get(&key(prefix, name, protocol))?)
+    }
+
+    /// The prefixes filed so far that hold all of `net`.
+    fn covering(&self, net: &IpNet) -> Vec<PrefixId> {
+        match net {
+            IpNet::V4(net) => self.v4.cover_values(net).copied().collect(),
+            IpNet::V6(net) => self.v6.cover_values(net).copied().collect(),
+        }
+    }
+
+    fn intern(&mut self, net: &IpNet) -> PrefixId {
+        let new = PrefixId(self.prefixes);
+        let id = match net {
+            IpNet::V4(net) => *self.v4.entry(*net).or_insert(new),
+            IpNet::V6(net) => *self.v6.entry(*net).or_insert(new),
+        };
+        self.prefixes += u32::from(id == new);
+        id
+    }
+}
+
+impl Cell {
+    /// The first of `best` and the rules of this cell that has the port and applies.
+    fn first(&self, port: u16, best: Option<Hit>, applies: impl Fn(Hit) -> bool) -> Option<Hit> {
+        let better = |hit: Hit, best: Option<Hit>| best.is_none_or(|best| hit < best);
+        let mut best = best;
+        let after = self.certain.partition_point(|entry| entry.low <= port);
+        if let Some(entry) = after.checked_sub(1).and_then(|i| self.certain.get(i))
+            && entry.high >= port
+            && better(entry.hit, best)
+            && applies(entry.hit)
+        {
+            best = Some(entry.hit);
+        }
+        for entry in self
+            .further
+            .iter()
+            .take_while(|entry| better(entry.hit, best))
+        {
+            if (entry.low..=entry.high).contains(&port) && applies(entry.hit) {
+                return Some(entry.hit);
+            }
+        }
+        best
+    }
+}
+
+/// One number for a cell: 30 bits of prefix, 32 of name, 2 of protocol.
+fn key(prefix: PrefixId, name: NameId, protocol: Protocol) -> u64 {
+    let protocol = match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+        Protocol::Icmp => 2,
+    };
+    u64::from(prefix.0) << 34 | u64::from(name.0) << 2 | protocol
+}
+
+/// The entries that a rule can take at most.
+fn size(rule: &Rule, draft: &Draft) -> u64 {
+    let product = |a: usize, b: usize| u64::try_from(a.saturating_mul(b)).unwrap_or(u64::MAX);
+    let there = draft.destinations_of(rule).fold(0, |sum: u64, (_, at)| {
+        sum.saturating_add(product(
+            at.addresses.written().len(),
+            at.ports.ranges().len(),
+        ))
+    });
+    let names: usize = rule.from.asked().map(<[NameId]>::len).sum();
+    there.saturating_mul(product(names.max(1), 1))
+}
+
+/// First and last port of each range.
+type PortRanges = Vec<(u16, u16)>;
+
+/// What is only needed while the rules are filed.
+struct Builder<'d> {
+    draft: &'d Draft,
+    index: Index,
+    /// For every cell, the ports that some certain rule has: disjoint, sorted, joined.
+    covered: Vec<PortRanges>,
+    /// The same for rules that ask for several dimensions, by all that they ask for.
+    covered_by_same: HashMap<(u32, Protocol, &'d From), PortRanges, FixedState>,
+    /// How many rules use a name.
+    uses: Vec<u32>,
+}
+
+impl<'d> Builder<'d> {
+    fn new(draft: &'d Draft) -> Self {
+        let mut uses = vec![0u32; draft.names.len() + 1];
+        for name in draft
+            .rules
+            .iter()
+            .flat_map(|rule| rule.from.asked().flatten())
+        {
+            if let Some(uses) = slot(&mut uses, *name) {
+                *uses += 1;
+            }
+        }
+        Builder {
+            draft,
+            index: Index::default(),
+            covered: Vec::new(),
+            covered_by_same: HashMap::default(),
+            uses,
+        }
+    }
+
+    /// Sound, not complete: true only if every packet for `rule` is taken by earlier rules.
+    /// It is enough if that is so for one of the dimensions, as all must hold.
+    fn is_covered(&self, rule: &'d Rule) -> bool {
+        let mut asked = rule.from.asked().peekable();
+        if asked.peek().is_none() {
+            return self.is_covered_for(rule, &[]);
+        }
+        asked.any(|names| names.iter().all(|name| self.is_covered_for(rule, &[*name])))
+    }
+
+    fn is_covered_for(&self, rule: &'d Rule, names: &[NameId]) -> bool {
+        self.draft.destinations_of(rule).all(|(_, at)| {
+            at.addresses.written().iter().all(|net| {
+                let prefixes = self.index.covering(net);
+                at.ports.ranges().iter().all(|ports| {
+                    let cells = prefixes.iter().flat_map(|prefix| {
+                        let everybody = [NameId::ANYONE];
+                        let filed = everybody.iter().chain(names).filter_map(|name| {
+                            let key = key(*prefix, *name, ports.protocol);
+                            self.covered.get(*self.index.at.get(&key)?)
+                        });
+                        let same = (prefix.0, ports.protocol, &rule.from);
+                        filed
+                            .chain(self.covered_by_same.get(&same))
+                            .collect::<Vec<_>>()
+                    });
+                    union_holds(&cells.collect::<Vec<_>>(), ports)
+                })
+            })
+        })
+    }
+
+    fn file(&mut self, id: u32, rule: &'d Rule) {
+        let dimensions = rule.from.asked().count();
+        let names = rule.from.asked().min_by_key(|names| self.most_used(names));
+        let names = names.unwrap_or(&[NameId::ANYONE]);
+        for (destination, at) in self.draft.destinations_of(rule) {
+            for net in at.addresses.written() {
+                let prefix = self.index.intern(net);
+                for ports in at.ports.ranges() {
+                    let entry = Entry {
+                        low: ports.low,
+                        high: ports.high,
+                        hit: (id, destination),
+                    };
+                    for name in names {
+                        self.file_entry(key(prefix, *name, ports.protocol), entry, dimensions);
+                    }
+                    if dimensions > 1 {
+                        let same = (prefix.0, ports.protocol, &rule.from);
+                        cover(
+                            self.covered_by_same.entry(same).or_default(),
+                            ports.low,
+                            ports.high,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn file_entry(&mut self, key: u64, entry: Entry, dimensions: usize) {
+        let at = *self.index.at.entry(key).or_insert(self.index.cells.len());
+        if at == self.index.cells.len() {
+            self.index.cells.push(Cell::default());
+            self.covered.push(Vec::new());
+        }
+        if dimensions > 1 {
+            self.index.cells[at].further.push(entry);
+            return;
+        }
+        for (low, high) in cover(&mut self.covered[at], entry.low, entry.high) {
+            self.index.cells[at]
+                .certain
+                .push(Entry { low, high, ..entry });
+        }
+    }
+
+    fn finish(mut self) -> Index {
+        for cell in &mut self.index.cells {
+            cell.certain.sort_unstable_by_key(|entry| entry.low);
+            cell.certain.shrink_to_fit();
+            cell.further.shrink_to_fit();
+        }
+        self.index
+    }
+
+    fn most_used(&self, names: &[NameId]) -> u32 {
+        let uses = |name: &NameId| usize::try_from(name.0).ok().and_then(|i| self.uses.get(i));
+        names.iter().filter_map(uses).max().copied().unwrap_or(0)
+    }
+}
+
+fn slot(uses: &mut [u32], name: NameId) -> Option<&mut u32> {
+    usize::try_from(name.0).ok().and_then(|i| uses.get_mut(i))
+}
+
+/// Adds a range to disjoint sorted ranges, and returns the parts of it that were not there.
+fn cover(ranges: &mut PortRanges, low: u16, high: u16) -> PortRanges {
+    let first = ranges.partition_point(|(_, end)| *end < low);
+    let last = ranges.partition_point(|(start, _)| *start <= high);
+    let mut new = Vec::new();
+    let mut next = Some(low);
+    for (start, end) in &ranges[first..last] {
+        if let Some(from) = next.filter(|from| from < start) {
+            new.push((from, start - 1));
+        }
+        next = end.checked_add(1);
+    }
+    if let Some(from) = next.filter(|from| *from <= high) {
+        new.push((from, high));
+    }
+    if !new.is_empty() {
+        let start = ranges[first..last]
+            .first()
+            .map_or(low, |range| range.0.min(low));
+        let end = ranges[first..last]
+            .last()
+            .map_or(high, |range| range.1.max(high));
+        ranges.splice(first..last, [(start, end)]);
+    }
+    new
+}
+
+/// Do the sets together hold every port of `ports`?
+fn union_holds(sets: &[&PortRanges], ports: &Ports) -> bool {
+    let mut port = ports.low;
+    loop {
+        let reach = sets.iter().filter_map(|ranges| {
+            let after = ranges.partition_point(|(low, _)| *low <= port);
+            let (_, high) = ranges.get(after.checked_sub(1)?)?;
+            (*high >= port).then_some(*high)
+        });
+        match reach.max() {
+            None => return false,
+            Some(high) if high >= ports.high => return true,
+            Some(high) => port = high + 1,
+        }
+    }
+}
+
+fn unreachable_rule(id: u32, rule: &Rule, at: Place, draft: &Draft, faults: &mut Faults<'_>) {
+    // Any packet for the rule leads to an earlier rule that takes it.
+    let who = SubjectIndex {
+        names: rule
+            .from
+            .asked()
+            .filter_map(|names| names.first())
+            .copied()
+            .collect(),
+        ..SubjectIndex::default()
+    };
+    let packet = draft.destinations_of(rule).find_map(|(_, at)| {
+        let (net, ports) = (at.addresses.written().first()?, at.ports.ranges().first()?);
+        Some(Tuple {
+            address: net.network(),
+            port: ports.low,
+            protocol: ports.protocol,
+        })
+    });
+    let taken = |earlier: &Rule, to: &Tuple| {
+        earlier.from.failing(&who).is_none()
+            && draft
+                .destinations_of(earlier)
+                .any(|(_, at)| at.failing(to).is_none())
+    };
+    let sound = (0..id).zip(draft.rules.iter().zip(&draft.marks));
+    let mut earlier = sound
+        .filter(|(_, (_, mark))| mark.1)
+        .map(|(_, (rule, _))| rule);
+    let first = packet.and_then(|to| earlier.find(|rule| taken(rule, &to)));
+    let first = first.map_or(String::new(), |rule| {
+        format!(", first by `{}` on line {}", rule.name, rule.line)
+    });
+    let message = format!(
+        "no packet can reach the rule `{}`: all that it names is taken by earlier rules{first}",
+        rule.name
+    );
+    faults.add(at, message, "move it up, or take it out");
 }

@@ -24,9 +24,24 @@ pub(super) struct Draft {
     pub(super) targets: Vec<Target>,
     pub(super) destinations: Vec<Destination>,
     pub(super) rules: Vec<Rule>,
-    /// Where the names of the rules stand.
-    pub(super) places: Vec<Place>,
+    /// For each rule where it stands, and whether it was read without a fault.
+    pub(super) marks: Vec<(Place, bool)>,
     pub(super) cases: Vec<Case>,
+}
+
+impl Draft {
+    /// The destinations of a rule in the order of its `to`.
+    pub(super) fn destinations_of(
+        &self,
+        rule: &Rule,
+    ) -> impl Iterator<Item = (DestinationId, &Destination)> {
+        rule.to.iter().filter_map(|id| {
+            let at = usize::try_from(id.0)
+                .ok()
+                .and_then(|n| self.destinations.get(n))?;
+            Some((*id, at))
+        })
+    }
 }
 
 /// Reads the whole file.
@@ -34,6 +49,7 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
     let mut reader = Reader {
         draft: Draft::default(),
         targets: HashMap::default(),
+        target_names: Vec::new(),
         anything: None,
     };
     if matches!(root.value, Value::Null) {
@@ -67,7 +83,12 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
         reader.rule_names_are_distinct(faults);
     }
     if let Some(node) = fields.get("tests") {
-        let items = list(node, "tests", "at least one test", faults);
+        let items = list(
+            node,
+            "tests",
+            "at least one test, or take the field out",
+            faults,
+        );
         for item in items.unwrap_or_default() {
             reader
                 .draft
@@ -80,7 +101,9 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
 
 struct Reader {
     draft: Draft,
+    /// None where the target has a fault: its rules are not faults as well.
     targets: HashMap<String, Option<DestinationId>, FixedState>,
+    target_names: Vec<String>,
     anything: Option<DestinationId>,
 }
 
@@ -95,9 +118,9 @@ impl Reader {
                 faults.add(at, message, "give it another name");
             }
             let id = TargetId(count(&self.draft.targets));
-            // A target with a fault is known by name, so that its rules are not faults as well.
             let destination = self.destination(node, "a target", Some(id), faults);
             self.targets.insert(name.to_owned(), destination);
+            self.target_names.push(name.to_owned());
             if let Some(destination) = destination {
                 self.draft.targets.push(Target {
                     name: name.to_owned(),
@@ -136,6 +159,7 @@ impl Reader {
 
     fn rule(&mut self, node: &Node, faults: &mut Faults<'_>) {
         let known = ["name", "action", "from", "to"];
+        let before = faults.len();
         let Some(fields) = Fields::read(node, "a rule", &known, faults) else {
             return;
         };
@@ -150,14 +174,14 @@ impl Reader {
                 "write `from: { groups: [platform] }`, or `from: anyone`",
                 faults,
             )
-            .and_then(|node| self.from(node, faults));
+            .and_then(|node| self.who(node, faults));
         let to = fields
             .need(
                 "to",
                 "write `to: [kube-api]` with the names of targets, or `to: anything`",
                 faults,
             )
-            .and_then(|node| self.to(node, faults));
+            .and_then(|node| self.place(node, faults));
         let at = name_at.map_or(node.at, |node| node.at);
         if name == Some(DEFAULT_RULE) {
             let message =
@@ -165,7 +189,8 @@ impl Reader {
             faults.add(at, message, "give it another name");
         }
         // A rule with a fault keeps its name and its place: tests may refer to it.
-        self.draft.places.push(at);
+        let sound = faults.len() == before && to.is_some();
+        self.draft.marks.push((at, sound));
         self.draft.rules.push(Rule {
             name: name.unwrap_or_default().to_owned(),
             line: at.line,
@@ -175,7 +200,7 @@ impl Reader {
         });
     }
 
-    fn from(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<From> {
+    fn who(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<From> {
         const HELP: &str = "write `from: { groups: [platform] }`, or `from: anyone`";
         if let Value::Text(text) = &node.value {
             if text == ANYONE {
@@ -218,7 +243,13 @@ impl Reader {
         kind: Kind,
         faults: &mut Faults<'_>,
     ) -> Vec<NameId> {
-        let items = list(node, field, "at least one name", faults).unwrap_or_default();
+        let items = list(
+            node,
+            field,
+            "at least one name, or take the field out",
+            faults,
+        )
+        .unwrap_or_default();
         let mut names: Vec<NameId> = items
             .iter()
             .filter_map(|item| word(item, "a name", faults))
@@ -229,7 +260,7 @@ impl Reader {
         names
     }
 
-    fn to(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<Vec<DestinationId>> {
+    fn place(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<Vec<DestinationId>> {
         match &node.value {
             Value::Text(text) if text == ANYTHING => Some(vec![self.anything()]),
             Value::Text(text)
@@ -245,17 +276,24 @@ impl Reader {
             Value::Map(_) => Some(vec![self.destination(node, "`to`", None, faults)?]),
             Value::Null | Value::Text(_) | Value::List(_) => {
                 let items = list(node, "to", "the name of a target", faults)?;
-                Some(
-                    items
-                        .iter()
-                        .filter_map(|item| self.to_item(item, faults))
-                        .collect(),
-                )
+                let known: Vec<_> = items
+                    .iter()
+                    .map(|item| self.destination_or_target(item, faults))
+                    .collect();
+                // In the order of the file, targets first: so the target of a verdict is settled.
+                let mut known = known.into_iter().collect::<Option<Vec<_>>>()?;
+                known.sort_unstable();
+                known.dedup();
+                Some(known)
             }
         }
     }
 
-    fn to_item(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<DestinationId> {
+    fn destination_or_target(
+        &mut self,
+        node: &Node,
+        faults: &mut Faults<'_>,
+    ) -> Option<DestinationId> {
         if matches!(node.value, Value::Map(_)) {
             return self.destination(node, "`to`", None, faults);
         }
@@ -265,9 +303,7 @@ impl Reader {
         }
         let help = if name == ANYTHING {
             "write `to: anything`, without the list".to_owned()
-        } else if let Some(meant) =
-            nearest(name, self.draft.targets.iter().map(|t| t.name.as_str()))
-        {
+        } else if let Some(meant) = nearest(name, self.target_names.iter().map(String::as_str)) {
             format!("did you mean `{meant}`?")
         } else if address::parse(name).is_ok() {
             format!("write `{{ addresses: [{name}], ports: [22/tcp] }}` for an address")
@@ -296,7 +332,7 @@ impl Reader {
 
     fn rule_names_are_distinct(&self, faults: &mut Faults<'_>) {
         let mut lines: HashMap<&str, usize, FixedState> = HashMap::default();
-        for (rule, at) in self.draft.rules.iter().zip(&self.draft.places) {
+        for (rule, (at, _)) in self.draft.rules.iter().zip(&self.draft.marks) {
             if rule.name.is_empty() {
                 continue;
             }

@@ -39,7 +39,6 @@ pub(super) fn parse(source: &str, faults: &mut Faults<'_>) -> Option<Node> {
             max_nodes: MAX_NODES,
             max_events: 2 * MAX_NODES,
             max_depth: MAX_DEPTH,
-            max_documents: 1,
         },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         merge_keys: MergeKeyPolicy::AsOrdinary,
@@ -100,7 +99,15 @@ fn place(location: Location) -> Place {
 }
 
 fn message(error: &serde_saphyr::Error) -> String {
-    format!("not valid YAML: {}", error.without_snippet())
+    let words = error.without_snippet().to_string();
+    // The place stands in the fault already.
+    let words = words
+        .rsplit_once(" at line ")
+        .map_or(words.as_str(), |(words, _)| words);
+    match words.strip_prefix("budget breached: ") {
+        Some(limit) => format!("the file is larger than a policy can be: {limit}"),
+        None => format!("not valid YAML: {words}"),
+    }
 }
 
 impl<'de> Deserialize<'de> for Raw {
