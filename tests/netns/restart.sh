@@ -35,7 +35,7 @@ restart() {
   wait_for 5 "the gateway to be ready" gateway_ready
 }
 restart "kill -9 and a new start" KILL
-restart "SIGTERM and a new start" TERM
+restart "SIGUSR1 (hand over) and a new start" USR1
 restart "kill -9 once more" KILL
 assert_eq "sessions at sshd" 1 "$(grep -c '^Accepted publickey' "$(log_of sshd)")"
 assert_probe laptop refused 1000 tcp $KUBE 8080
@@ -49,4 +49,10 @@ busy_gone() { gone "$(pid_of busy)"; }
 wait_for 5 "the stream without a rule to end" busy_gone
 assert_match "how it ended" 'reset' "$(tail -1 "$(log_of busy)")"
 assert_alive ticks "the ssh session, which has its rule"
+
+step "SIGTERM is not a restart: flows are cut on both sides, and say so"
+stop gateway || fail "postern-gateway to end at SIGTERM" "it had to be killed"
+ticks_gone() { gone "$(pid_of ticks)"; }
+wait_for 5 "the ssh session to be cut" ticks_gone
+wait_record "the end" '.close_reason == "shutdown" and .dst_port == 22'
 test_ok
