@@ -1,33 +1,37 @@
 //! One WireGuard peer: boringtun as the Noise machine, every timer and every key age ours.
 //!
-//! `Tunn::update_timers` is never called, because its clock cannot be given. What follows from
-//! that, read in boringtun 0.7.1: its own clock stays at zero; its sessions never expire; sending
-//! uses `sessions[current % 8]`; `current` moves to the session of every data packet that
-//! decrypts, and to a session that we asked for when its answer comes. [`Tunnel`] mirrors those
-//! eight slots with the age of each and lets nothing reach a key that is too old.
+//! A boringtun machine sends with whatever session it last received with. In one machine, packets
+//! of the old key that are in flight at a rekey would move the sender back to it, the answers
+//! under the old key would move the other end back, and two busy ends would swap keys for ever,
+//! until the older dies under them. So there are two machines: *home* takes the peer's
+//! initiations, because it knows the peer's last timestamp; and when we replace a living key, we
+//! ask from the machine that does not hold it. Packets of the old key then arrive in one machine
+//! while we send from the other. One steady end is enough to keep both steady.
 //!
-//! Left as it is: a late packet of an older session moves `current` back until the next packet
-//! of the newer one. Both keys are good then, and the peer's next packet (at the latest its
-//! keepalive, 10 s) moves it forward again.
+//! Left as it is: an end that answers may, after a late packet of the older key, send under that
+//! key until the next packet comes (at the latest the peer's keepalive, 10 s). Both keys are
+//! good then.
 
 use crate::fate::DropReason;
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::mtu;
 use crate::now::{Mono, Now};
-use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::rate_limiter::RateLimiter;
-use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
+use machine::{Machine, Session};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use timers::{Due, Timers};
 
+mod machine;
+mod open;
 #[cfg(test)]
 pub(crate) mod tests;
 mod timers;
 mod wire;
 
+pub(crate) use machine::handshake_fate;
 pub use timers::{
     DEAD_PEER_TIME, FORGET_AFTER, KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_AFTER_TIME,
     REKEY_ATTEMPT_TIME, REKEY_ON_RECEIVE, REKEY_TIMEOUT,
@@ -41,13 +45,6 @@ pub const CONTROL_ROOM: usize = wire::INITIATION_LEN;
 const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// No counter at or above this is sent or accepted (paper, section 6.1).
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
-/// A cookie is worth nothing after this (paper, section 5.4.7).
-const COOKIE_TIME: Duration = Duration::from_secs(120);
-/// An answer that comes later than this is to an initiation that we have repeated since, or
-/// slept over; its key would be younger here than it is there.
-const ANSWER_TIME: Duration = Duration::from_secs(3 * REKEY_TIMEOUT.as_secs());
-/// Sessions that boringtun keeps, at local index modulo 8.
-const SLOTS: usize = 8;
 
 /// What a tunnel is made of besides the two keys.
 #[derive(Clone, Debug)]
@@ -144,36 +141,24 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// One peer's keys, handshakes and timers: about 11.5 KiB.
+/// One peer's keys, handshakes and timers: about 11.5 KiB, twice that once we have replaced a
+/// living key.
 pub struct Tunnel {
-    tunn: Tunn,
     ours: PrivateKey,
+    peer: PublicKey,
+    psk: Option<PresharedKey>,
+    id: PeerId,
     limiter: Unlimited,
     mtu: usize,
     timers: Timers,
-    sessions: [Option<Session>; SLOTS],
-    /// Local index of the session that boringtun would send with.
-    current: Option<u32>,
-    /// Local index of the youngest session that both ends are known to have.
+    home: Machine,
+    spare: Option<Box<Machine>>,
+    /// Local index of the youngest key that both ends are known to have. We send from its machine.
     newest: Option<u32>,
-    /// Our last two initiations: boringtun takes an answer to either.
-    asked: [Option<(u32, Mono)>; 2],
-    cookie_at: Option<Mono>,
     last_handshake: Option<Now>,
     handshakes: u64,
     sent: Traffic,
     received: Traffic,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Session {
-    index: u32,
-    born: Mono,
-    we_asked: bool,
-    /// The peer has shown that it has the key.
-    confirmed: bool,
-    messages: u64,
-    highest: Option<u64>,
 }
 
 impl Tunnel {
@@ -188,25 +173,17 @@ impl Tunnel {
         jitter_seed: u64,
         limiter: &Unlimited,
     ) -> Self {
-        let tunn = Tunn::new(
-            x25519::StaticSecret::from(*ours.expose()),
-            x25519::PublicKey::from(peer.0),
-            settings.psk.as_ref().map(|psk| psk.0),
-            None,
-            id.get(),
-            Some(Arc::clone(&limiter.0)),
-        );
         Tunnel {
-            tunn,
+            home: Machine::new(ours, peer, settings.psk.as_ref(), id.get(), limiter),
+            spare: None,
             ours: ours.clone(),
+            peer: *peer,
+            psk: settings.psk.clone(),
+            id,
             limiter: limiter.clone(),
             mtu: settings.mtu,
             timers: Timers::new(settings.keepalive, jitter_seed),
-            sessions: [None; SLOTS],
-            current: None,
             newest: None,
-            asked: [None; 2],
-            cookie_at: None,
             last_handshake: None,
             handshakes: 0,
             sent: Traffic::default(),
@@ -228,11 +205,12 @@ impl Tunnel {
         match message {
             Message::Initiation => self.open_initiation(datagram, out, now),
             Message::Response { receiver } => self.open_response(receiver, datagram, out, now),
-            Message::Cookie { .. } => self.open_cookie(datagram, out, now),
+            Message::Cookie { receiver } => self.open_cookie(receiver, datagram, out, now),
             Message::Data { receiver, counter } => {
                 self.open_data(receiver, counter, datagram, out, now)
             }
         }
+        .unwrap_or_else(Opened::Dropped)
     }
 
     /// Bytes that [`Tunnel::seal`] needs for a packet of `len` bytes.
@@ -262,7 +240,7 @@ impl Tunnel {
         let len = match padded {
             _ if padded == packet.len() => self.encrypt(packet, out),
             ..=128 => self.encrypt_padded::<128>(packet, padded, out),
-            ..=1504 => self.encrypt_padded::<1504>(packet, padded, out),
+            129..=1504 => self.encrypt_padded::<1504>(packet, padded, out),
             _ => self.encrypt_padded::<{ mtu::PACKET_ROOM }>(packet, padded, out),
         }
         .ok_or(DropReason::NoSession)?;
@@ -315,11 +293,8 @@ impl Tunnel {
     /// A packet can be sealed at this moment.
     #[must_use]
     pub fn is_established(&self, now: Now) -> bool {
-        self.current
-            .and_then(|index| self.session(index))
-            .is_some_and(|session| {
-                session.is_young(now.mono) && session.messages < REJECT_AFTER_MESSAGES
-            })
+        self.sender()
+            .is_some_and(|machine| machine.current(now.mono).is_some())
     }
 
     /// A handshake is wanted or under way.
@@ -352,134 +327,8 @@ impl Tunnel {
         self.received
     }
 
-    fn open_initiation(&mut self, datagram: &[u8], out: &mut [u8], now: Now) -> Opened {
-        let len = match written(self.tunn.decapsulate(None, datagram, out)) {
-            Ok(len) => len,
-            Err(reason) => return Opened::Dropped(reason),
-        };
-        self.blank_stale_mac2(&mut out[..len], now.mono);
-        if let Some(index) = wire::sender(&out[..len]) {
-            self.remember(index, false, now.mono);
-        }
-        self.timers.received(now.mono);
-        self.timers.sent(now.mono);
-        self.timers.answered(now.mono);
-        Opened::Answered { len }
-    }
-
-    fn open_response(&mut self, index: u32, datagram: &[u8], out: &mut [u8], now: Now) -> Opened {
-        let asked = self
-            .asked
-            .iter()
-            .flatten()
-            .find(|(asked, _)| *asked == index);
-        let Some(&(_, asked_at)) = asked else {
-            return Opened::Dropped(DropReason::UnknownIndex);
-        };
-        if now.mono - asked_at >= ANSWER_TIME {
-            return Opened::Dropped(DropReason::BadHandshake);
-        }
-        let len = match written(self.tunn.decapsulate(None, datagram, out)) {
-            Ok(len) => len,
-            Err(reason) => return Opened::Dropped(reason),
-        };
-        self.asked = self
-            .asked
-            .map(|asked| asked.filter(|(asked, _)| *asked != index));
-        self.remember(index, true, now.mono);
-        self.current = Some(index);
-        self.confirm(index, now);
-        self.timers.received(now.mono);
-        self.timers.sent(now.mono);
-        Opened::Established { len }
-    }
-
-    fn open_cookie(&mut self, datagram: &[u8], out: &mut [u8], now: Now) -> Opened {
-        match self.tunn.decapsulate(None, datagram, out) {
-            TunnResult::Done => {}
-            TunnResult::Err(error) => return Opened::Dropped(handshake_fate(&error)),
-            TunnResult::WriteToNetwork(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => {
-                return Opened::Dropped(DropReason::BadHandshake);
-            }
-        }
-        self.cookie_at = Some(now.mono);
-        let len = if self.timers.cookie(now.mono) {
-            self.write_initiation(out, now.mono).unwrap_or(0)
-        } else {
-            0
-        };
-        Opened::Cookie { len }
-    }
-
-    fn open_data(
-        &mut self,
-        index: u32,
-        counter: u64,
-        datagram: &[u8],
-        out: &mut [u8],
-        now: Now,
-    ) -> Opened {
-        let Some(session) = self.session(index).copied() else {
-            return Opened::Dropped(DropReason::UnknownIndex);
-        };
-        if !session.is_young(now.mono) || counter >= REJECT_AFTER_MESSAGES {
-            return Opened::Dropped(DropReason::KeyExpired);
-        }
-        let packet = match self.tunn.decapsulate(None, datagram, out) {
-            TunnResult::Done => None,
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Some(Ok(packet.len()))
-            }
-            // It was decrypted, and is then not an IP packet of the length that it claims.
-            TunnResult::Err(WireGuardError::InvalidPacket) => {
-                let inner = &out[..datagram.len() - mtu::WIREGUARD_OVERHEAD];
-                Some(Err(wire::why_not_ip(inner)))
-            }
-            TunnResult::Err(error) => return Opened::Dropped(data_fate(&error)),
-            TunnResult::WriteToNetwork(_) => return Opened::Dropped(DropReason::BadTag),
-        };
-        self.current = Some(index);
-        if !session.confirmed {
-            self.confirm(index, now);
-        }
-        let newest = self.is_newest(&session, counter);
-        if let Some(session) = self.session_mut(index) {
-            session.highest = session.highest.max(Some(counter));
-        }
-        let fate = match packet {
-            None => {
-                self.timers.received(now.mono);
-                Opened::Keepalive { newest }
-            }
-            Some(packet) => {
-                self.timers.received_data(now.mono);
-                match packet {
-                    Ok(len) if len >= wire::MIN_IP_LEN => {
-                        self.received.packets += 1;
-                        self.received.bytes += len as u64;
-                        Opened::Packet { len, newest }
-                    }
-                    Ok(_) => Opened::Dropped(DropReason::BadLength),
-                    Err(reason) => Opened::Dropped(reason),
-                }
-            }
-        };
-        if self
-            .newest_age(now.mono)
-            .is_some_and(|age| age >= REKEY_ON_RECEIVE)
-        {
-            self.timers.want_handshake(now.mono);
-        }
-        fate
-    }
-
-    /// Encrypts as it is. `None` if boringtun has no key after all.
     fn encrypt(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
-        let index = self.current?;
-        self.session_mut(index)?.messages += 1;
-        written(self.tunn.encapsulate(packet, out)).ok()
+        self.machine_mut(self.newest?)?.encrypt(packet, out)
     }
 
     fn encrypt_padded<const ROOM: usize>(
@@ -500,30 +349,36 @@ impl Tunnel {
         Some(len)
     }
 
+    /// Every other try is from home whatever it holds: a spare made after the wall clock was set
+    /// back has timestamps that the peer calls old.
     fn write_initiation(&mut self, out: &mut [u8], now: Mono) -> Option<usize> {
-        let len = written(self.tunn.format_handshake_initiation(out, true)).ok()?;
-        self.blank_stale_mac2(&mut out[..len], now);
-        let index = wire::sender(&out[..len])?;
-        self.asked = [Some((index, now)), self.asked[0]];
+        let from_spare = self.timers.is_odd_try()
+            && self.newest.is_some_and(|index| !wire::is_spare(index))
+            && self.home.current(now).is_some();
+        let machine = if from_spare {
+            self.spare.get_or_insert_with(|| {
+                let (psk, index) = (self.psk.as_ref(), wire::spare(self.id));
+                Box::new(Machine::new(
+                    &self.ours,
+                    &self.peer,
+                    psk,
+                    index,
+                    &self.limiter,
+                ))
+            })
+        } else {
+            &mut self.home
+        };
+        let len = machine.ask(out, now)?;
         self.timers.sent(now);
         Some(len)
-    }
-
-    /// boringtun forgets a cookie only in `update_timers`. The second MAC is the last thing in a
-    /// message and nothing covers it, so an old one is simply taken off.
-    fn blank_stale_mac2(&mut self, message: &mut [u8], now: Mono) {
-        if self.cookie_at.is_some_and(|at| now - at >= COOKIE_TIME)
-            && let Some(mac2) = message.last_chunk_mut::<16>()
-        {
-            mac2.fill(0);
-        }
     }
 
     /// The initiator replaces its key in time, by age or by use.
     fn keep_fresh(&mut self, now: Mono) {
         let worn = self
-            .current
-            .and_then(|index| self.session(index))
+            .sender()
+            .and_then(|machine| machine.current(now))
             .is_some_and(|session| session.messages >= REKEY_AFTER_MESSAGES);
         if worn
             || self
@@ -540,51 +395,9 @@ impl Tunnel {
         session.we_asked.then(|| now - session.born)
     }
 
-    /// Crossed handshakes make two keys of the same age; both count as the newest.
-    fn is_newest(&self, session: &Session, counter: u64) -> bool {
-        let youngest = self.newest.and_then(|index| self.session(index));
-        session.highest.is_none_or(|highest| counter > highest)
-            && youngest.is_none_or(|youngest| session.born + REKEY_TIMEOUT >= youngest.born)
-    }
-
-    fn remember(&mut self, index: u32, we_asked: bool, born: Mono) {
-        self.sessions[slot(index)] = Some(Session {
-            index,
-            born,
-            we_asked,
-            confirmed: false,
-            messages: 0,
-            highest: None,
-        });
-    }
-
-    /// Both ends have this key.
-    fn confirm(&mut self, index: u32, now: Now) {
-        let Some(session) = self.session_mut(index) else {
-            return;
-        };
-        session.confirmed = true;
-        let born = session.born;
-        let newest = self.newest.and_then(|index| self.session(index));
-        if newest.is_none_or(|newest| newest.born <= born) {
-            self.newest = Some(index);
-        }
-        self.last_handshake = Some(now);
-        self.handshakes += 1;
-        self.timers.established(now.mono);
-    }
-
-    /// Drops every session key. The peer's last timestamp stays, so that no old initiation is
-    /// taken. Setting the same private key again is boringtun's only way to empty its slots;
-    /// it costs two curve operations, once after nine idle minutes. boringtun does not overwrite
-    /// the memory that held the keys.
     fn forget(&mut self) {
-        let secret = x25519::StaticSecret::from(*self.ours.expose());
-        let public = x25519::PublicKey::from(&secret);
-        self.tunn
-            .set_static_private(secret, public, Some(Arc::clone(&self.limiter.0)));
-        self.sessions = [None; SLOTS];
-        self.current = None;
+        self.home.forget(&self.ours, &self.limiter);
+        self.spare = None;
         self.newest = None;
     }
 
@@ -592,87 +405,43 @@ impl Tunnel {
         len.next_multiple_of(mtu::PADDING).min(self.mtu)
     }
 
-    fn session(&self, index: u32) -> Option<&Session> {
-        self.sessions[slot(index)]
-            .as_ref()
-            .filter(|session| session.index == index)
+    /// The machine of the newest key.
+    fn sender(&self) -> Option<&Machine> {
+        self.machine(self.newest?)
     }
 
-    fn session_mut(&mut self, index: u32) -> Option<&mut Session> {
-        self.sessions[slot(index)]
-            .as_mut()
-            .filter(|session| session.index == index)
+    fn session(&self, index: u32) -> Option<&Session> {
+        self.machine(index)?.session(index)
+    }
+
+    fn machine(&self, index: u32) -> Option<&Machine> {
+        if wire::is_spare(index) {
+            self.spare.as_deref()
+        } else {
+            Some(&self.home)
+        }
+    }
+
+    fn machine_mut(&mut self, index: u32) -> Option<&mut Machine> {
+        if wire::is_spare(index) {
+            self.spare.as_deref_mut()
+        } else {
+            Some(&mut self.home)
+        }
     }
 }
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sessions = self
+            .home
+            .sessions()
+            .chain(self.spare.iter().flat_map(|m| m.sessions()));
         f.debug_struct("Tunnel")
-            .field("sessions", &self.sessions)
-            .field("current", &self.current)
+            .field("id", &self.id)
+            .field("sessions", &sessions.collect::<Vec<_>>())
+            .field("newest", &self.newest)
             .field("timers", &self.timers)
             .finish_non_exhaustive()
-    }
-}
-
-impl Session {
-    fn is_young(&self, now: Mono) -> bool {
-        now - self.born < REJECT_AFTER_TIME
-    }
-}
-
-fn slot(index: u32) -> usize {
-    index as usize % SLOTS
-}
-
-/// The length of a message that boringtun wrote for the network.
-fn written(result: TunnResult<'_>) -> Result<usize, DropReason> {
-    match result {
-        TunnResult::WriteToNetwork(message) => Ok(message.len()),
-        TunnResult::Err(error) => Err(handshake_fate(&error)),
-        TunnResult::Done | TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {
-            Err(DropReason::BadHandshake)
-        }
-    }
-}
-
-/// Why a handshake message or cookie came to nothing.
-pub(crate) fn handshake_fate(error: &WireGuardError) -> DropReason {
-    use WireGuardError::*;
-    match error {
-        InvalidMac => DropReason::BadMac,
-        InvalidPacket | IncorrectPacketLength | WrongPacketType => DropReason::NotWireguard,
-        WrongIndex | NoCurrentSession => DropReason::UnknownIndex,
-        UnderLoad => DropReason::RateLimited,
-        DestinationBufferTooSmall => DropReason::TooLong,
-        UnexpectedPacket
-        | WrongKey
-        | InvalidTai64nTimestamp
-        | WrongTai64nTimestamp
-        | InvalidAeadTag
-        | InvalidCounter
-        | DuplicateCounter
-        | LockFailed
-        | ConnectionExpired => DropReason::BadHandshake,
-    }
-}
-
-/// Why a data message came to nothing.
-fn data_fate(error: &WireGuardError) -> DropReason {
-    use WireGuardError::*;
-    match error {
-        InvalidCounter | DuplicateCounter => DropReason::Replayed,
-        WrongIndex | NoCurrentSession => DropReason::UnknownIndex,
-        InvalidPacket | IncorrectPacketLength | WrongPacketType => DropReason::NotWireguard,
-        DestinationBufferTooSmall => DropReason::TooLong,
-        ConnectionExpired => DropReason::KeyExpired,
-        InvalidAeadTag
-        | UnexpectedPacket
-        | WrongKey
-        | InvalidTai64nTimestamp
-        | WrongTai64nTimestamp
-        | InvalidMac
-        | LockFailed
-        | UnderLoad => DropReason::BadTag,
     }
 }

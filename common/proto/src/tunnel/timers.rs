@@ -210,6 +210,11 @@ impl Timers {
         self.attempt.is_some()
     }
 
+    /// The initiation that is due now is the first, third, fifth of its attempt.
+    pub(super) fn is_odd_try(&self) -> bool {
+        self.attempt.is_some_and(|attempt| attempt.tries % 2 == 1)
+    }
+
     fn start(&mut self, at: Mono) {
         if self.attempt.is_some() {
             return;

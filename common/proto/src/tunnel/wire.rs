@@ -11,16 +11,19 @@ const COOKIE_LEN: usize = 64;
 pub(super) const MIN_IP_LEN: usize = 20;
 const MIN_IPV6_LEN: usize = 40;
 
-/// A peer in this process. On the wire the upper 24 bits of every receiver index that it is told;
-/// the lower 8 count its sessions.
+/// Set in every index of a tunnel's spare machine.
+const SPARE: u32 = 1 << 23;
+
+/// A peer in this process: 23 bits. Each receiver index that the peer is told is, from the top,
+/// one bit for which of the tunnel's two machines, these 23, and 8 that count sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(u32);
 
 impl PeerId {
-    /// The largest: boringtun silently cuts what does not fit 24 bits, so it is refused here.
-    pub const MAX: PeerId = PeerId(0x00ff_ffff);
+    /// The largest. boringtun silently cuts an index that does not fit, so it is refused here.
+    pub const MAX: PeerId = PeerId(SPARE - 1);
 
-    /// `None` above 24 bits.
+    /// `None` above [`PeerId::MAX`].
     #[must_use]
     pub fn new(id: u32) -> Option<PeerId> {
         (id <= Self::MAX.0).then_some(PeerId(id))
@@ -31,6 +34,16 @@ impl PeerId {
     pub fn get(self) -> u32 {
         self.0
     }
+}
+
+/// boringtun's 24-bit index of a peer's spare machine; that of its home is the peer's number.
+pub(super) fn spare(id: PeerId) -> u32 {
+    id.0 | SPARE
+}
+
+/// A local index is of the spare machine.
+pub(super) fn is_spare(index: u32) -> bool {
+    index >> 8 & SPARE != 0
 }
 
 /// The kind of a datagram and whose it claims to be.
@@ -91,7 +104,7 @@ impl Message {
             Message::Initiation => None,
             Message::Response { receiver }
             | Message::Cookie { receiver }
-            | Message::Data { receiver, .. } => Some(PeerId(receiver >> 8)),
+            | Message::Data { receiver, .. } => Some(PeerId(receiver >> 8 & PeerId::MAX.0)),
         }
     }
 }

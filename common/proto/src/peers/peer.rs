@@ -1,0 +1,174 @@
+//! One peer: its tunnel, where it is, and what it is owed.
+
+use super::{Control, Handshakes, Inbound, PeerId};
+use crate::fate::DropReason;
+use crate::keys::PublicKey;
+use crate::now::{Mono, Now};
+use crate::outbox::{Endpoint, Outbox};
+use crate::tunnel::{CONTROL_ROOM, Message, Opened, Tick, Traffic, Tunnel};
+
+/// One peer as [`Peers`] sees it.
+#[derive(Debug)]
+pub struct Peer {
+    pub(super) id: PeerId,
+    pub(super) key: PublicKey,
+    pub(super) tunnel: Tunnel,
+    pub(super) endpoint: Option<Endpoint>,
+    /// When its entry in the set of deadlines fires.
+    pub(super) armed: Mono,
+}
+
+impl Peer {
+    /// Its number here.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// Where it was last heard from, or was configured to be.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint
+    }
+
+    /// When its last key came into use.
+    #[must_use]
+    pub fn last_handshake(&self) -> Option<Now> {
+        self.tunnel.last_handshake()
+    }
+
+    /// A packet could be sent to it.
+    #[must_use]
+    pub fn is_established(&self, now: Now) -> bool {
+        self.tunnel.is_established(now)
+    }
+
+    /// Packets to it.
+    #[must_use]
+    pub fn sent(&self) -> Traffic {
+        self.tunnel.sent()
+    }
+
+    /// Packets from it.
+    #[must_use]
+    pub fn received(&self) -> Traffic {
+        self.tunnel.received()
+    }
+}
+
+impl Peer {
+    pub(super) fn receive_data<O: Outbox + ?Sized>(
+        &mut self,
+        from: Endpoint,
+        datagram: &[u8],
+        out: &mut O,
+        now: Now,
+    ) -> Inbound {
+        let peer = self.id;
+        match self.tunnel.open(datagram, out.packet(), now) {
+            Opened::Packet { len, newest } => Inbound::Packet {
+                peer,
+                len,
+                roamed: newest && self.moved(from),
+            },
+            Opened::Keepalive { newest } => {
+                let roamed = newest && self.moved(from);
+                Inbound::Control {
+                    what: Control::Keepalive,
+                    peer: Some(peer),
+                    roamed,
+                }
+            }
+            Opened::Dropped(reason) => Inbound::Dropped {
+                reason,
+                peer: Some(peer),
+            },
+            Opened::Answered { .. } | Opened::Established { .. } | Opened::Cookie { .. } => {
+                Inbound::Dropped {
+                    reason: DropReason::NotWireguard,
+                    peer: Some(peer),
+                }
+            }
+        }
+    }
+
+    pub(super) fn receive_handshake<O: Outbox + ?Sized>(
+        &mut self,
+        from: Endpoint,
+        datagram: &[u8],
+        out: &mut O,
+        now: Now,
+    ) -> Inbound {
+        // Nothing in a cookie proves who sent it: the repeated initiation goes to the peer.
+        let is_cookie = matches!(Message::parse(datagram), Some(Message::Cookie { .. }));
+        let to = if is_cookie {
+            self.endpoint.unwrap_or(from)
+        } else {
+            from
+        };
+        let opened = self
+            .tunnel
+            .open(datagram, out.datagram(to, CONTROL_ROOM), now);
+        let (what, len) = match opened {
+            Opened::Answered { len } => (Control::Answered, len),
+            Opened::Established { len } => (Control::Established, len),
+            Opened::Cookie { len } => (Control::CookieTaken, len),
+            Opened::Dropped(reason) => {
+                return Inbound::Dropped {
+                    reason,
+                    peer: Some(self.id),
+                };
+            }
+            Opened::Packet { .. } | Opened::Keepalive { .. } => {
+                return Inbound::Dropped {
+                    reason: DropReason::NotWireguard,
+                    peer: Some(self.id),
+                };
+            }
+        };
+        if len > 0 {
+            out.commit_datagram(len);
+        }
+        let roamed = what == Control::Established && self.moved(from);
+        Inbound::Control {
+            what,
+            peer: Some(self.id),
+            roamed,
+        }
+    }
+
+    fn moved(&mut self, from: Endpoint) -> bool {
+        let before = self.endpoint.replace(from);
+        before.is_some_and(|before| before.remote != from.remote)
+    }
+
+    pub(super) fn run_timers<O: Outbox + ?Sized>(
+        &mut self,
+        out: &mut O,
+        now: Now,
+        handshakes: &mut Handshakes,
+    ) {
+        let mut nowhere = [0; CONTROL_ROOM];
+        loop {
+            let slot = match self.endpoint {
+                Some(endpoint) => out.datagram(endpoint, CONTROL_ROOM),
+                None => &mut nowhere,
+            };
+            match self.tunnel.tick(slot, now) {
+                Tick::Send(len) if self.endpoint.is_some() => {
+                    out.commit_datagram(len);
+                    handshakes.initiated += u64::from(len == CONTROL_ROOM);
+                }
+                Tick::Send(_) => {}
+                Tick::GaveUp => handshakes.gave_up += 1,
+                Tick::Nothing => return,
+            }
+        }
+    }
+}
