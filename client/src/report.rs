@@ -1,0 +1,306 @@
+//! What `status` says: the answer of a running client, as JSON or for people.
+
+use crate::state::{Refusal, Status};
+use postern_proto::control::Message;
+use postern_proto::keys::PublicKey;
+use postern_proto::now::Now;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// One running tunnel. Stable: fields are added, never renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its name.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its interface.
+    pub interface: String,
+    /// A packet could be sent now.
+    pub connected: bool,
+    /// Where the gateway is, or is tried next.
+    pub endpoint: Option<SocketAddr>,
+    /// Who the gateway is.
+    pub gateway_key: PublicKey,
+    /// Its addresses inside the tunnel.
+    pub gateway_addresses: Vec<IpAddr>,
+    /// Our addresses inside the tunnel.
+    pub addresses: Vec<IpAddr>,
+    /// What goes through the tunnel.
+    pub include: Vec<ipnet::IpNet>,
+    /// Inner MTU in bytes.
+    pub mtu: u16,
+    /// When the last key came into use, RFC 3339.
+    pub last_handshake: Option<String>,
+    /// Seconds since then.
+    pub last_handshake_age: Option<u64>,
+    /// Initiations since the gateway was last heard.
+    pub unanswered: u64,
+    /// Inner bytes from the gateway.
+    pub rx_bytes: u64,
+    /// Inner packets from the gateway.
+    pub rx_packets: u64,
+    /// Inner bytes to the gateway.
+    pub tx_bytes: u64,
+    /// Inner packets to the gateway.
+    pub tx_packets: u64,
+    /// Packets that wait for a key.
+    pub held: usize,
+    /// What went no further, by reason; only reasons that occurred.
+    pub drops: BTreeMap<String, u64>,
+    /// What the gateway refused or cut, newest last.
+    pub refusals: Vec<ReportedRefusal>,
+}
+
+/// What the gateway told about one attempt or flow of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedRefusal {
+    /// When it was last told, RFC 3339.
+    pub at: String,
+    /// How often, in a row.
+    pub count: u64,
+    /// `refused` or `cut`.
+    pub kind: String,
+    /// `tcp`, `udp`, `icmp`.
+    pub protocol: String,
+    /// The target's address.
+    pub address: IpAddr,
+    /// The target's port; zero for ICMP.
+    pub port: u16,
+    /// The closed-list reason.
+    pub reason: String,
+    /// The rule that decided.
+    pub rule: String,
+    /// The condition that failed; empty for a cut.
+    pub condition: String,
+}
+
+/// What does not change while a tunnel runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its name.
+    pub name: String,
+    /// Its interface.
+    pub interface: String,
+    /// What it was made from.
+    pub profile: postern_proto::profile::Profile,
+}
+
+impl Report {
+    /// From the packet logic's status.
+    #[must_use]
+    pub fn new(identity: &Identity, status: &Status, now: Now) -> Report {
+        let profile = &identity.profile;
+        let age = status.last_handshake.map(|at| now.mono.since(at.mono).as_secs());
+        Report {
+            name: identity.name.clone(),
+            pid: std::process::id(),
+            interface: identity.interface.clone(),
+            connected: status.connected,
+            endpoint: status.endpoint,
+            gateway_key: profile.gateway.public_key,
+            gateway_addresses: profile.gateway.tunnel_addresses.clone(),
+            addresses: profile.addresses.clone(),
+            include: profile.include.clone(),
+            mtu: profile.mtu,
+            last_handshake: status.last_handshake.map(|at| at.wall.rfc3339()),
+            last_handshake_age: age,
+            unanswered: status.unanswered,
+            rx_bytes: status.received.bytes,
+            rx_packets: status.received.packets,
+            tx_bytes: status.sent.bytes,
+            tx_packets: status.sent.packets,
+            held: status.held,
+            drops: status
+                .drops
+                .iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.as_str().to_owned(), count))
+                .collect(),
+            refusals: status.refusals.iter().filter_map(reported).collect(),
+        }
+    }
+}
+
+fn reported(refusal: &Refusal) -> Option<ReportedRefusal> {
+    let (kind, protocol, address, port, reason, rule, condition) = match &refusal.message {
+        Message::Hello { .. } => return None,
+        Message::Refused { protocol, address, port, reason, rule, condition } => {
+            ("refused", protocol, address, port, reason, rule, condition.clone())
+        }
+        Message::Cut { protocol, address, port, reason, rule } => {
+            ("cut", protocol, address, port, reason, rule, String::new())
+        }
+    };
+    Some(ReportedRefusal {
+        at: refusal.at.rfc3339(),
+        count: refusal.count,
+        kind: kind.to_owned(),
+        protocol: protocol.clone(),
+        address: *address,
+        port: *port,
+        reason: reason.clone(),
+        rule: rule.clone(),
+        condition,
+    })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let join = |items: &mut dyn Iterator<Item = String>| {
+            items.collect::<Vec<_>>().join(", ")
+        };
+        let state = match (self.connected, self.last_handshake_age) {
+            (true, _) => "connected".to_owned(),
+            (false, None) => format!("connecting ({} attempts unanswered)", self.unanswered),
+            (false, Some(_)) if self.unanswered > 0 => {
+                format!("lost ({} attempts unanswered)", self.unanswered)
+            }
+            (false, Some(_)) => "idle (the next packet connects)".to_owned(),
+        };
+        let endpoint = self.endpoint.map_or("not known yet".to_owned(), |at| at.to_string());
+        let handshake = self.last_handshake_age.map_or("never".to_owned(), |age| {
+            format!("{} ago", lasting(Duration::from_secs(age)))
+        });
+        writeln!(f, "tunnel          {} ({})", self.name, self.interface)?;
+        writeln!(f, "state           {state}")?;
+        writeln!(f, "endpoint        {endpoint}")?;
+        writeln!(f, "last handshake  {handshake}")?;
+        writeln!(f, "received        {} in {} packets", bytes(self.rx_bytes), self.rx_packets)?;
+        writeln!(f, "sent            {} in {} packets", bytes(self.tx_bytes), self.tx_packets)?;
+        writeln!(f, "addresses       {}", join(&mut self.addresses.iter().map(ToString::to_string)))?;
+        writeln!(f, "include         {}", join(&mut self.include.iter().map(prefix)))?;
+        if !self.drops.is_empty() {
+            let drops = &mut self.drops.iter().map(|(reason, count)| format!("{reason} {count}"));
+            writeln!(f, "dropped         {}", join(drops))?;
+        }
+        if !self.refusals.is_empty() {
+            writeln!(f, "\nlast refusals by the gateway, newest first")?;
+        }
+        for refusal in self.refusals.iter().rev() {
+            write!(
+                f,
+                "  {}  {:7} {}/{}  {}, rule `{}`",
+                refusal.at,
+                refusal.kind,
+                target(refusal),
+                plain(&refusal.protocol),
+                plain(&refusal.reason),
+                plain(&refusal.rule)
+            )?;
+            if !refusal.condition.is_empty() {
+                write!(f, ": {}", plain(&refusal.condition))?;
+            }
+            if refusal.count > 1 {
+                write!(f, "  (x{})", refusal.count)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// `192.0.2.10` for a single address, `192.0.2.0/24` for more.
+#[must_use]
+pub fn prefix(net: &ipnet::IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+}
+
+fn target(refusal: &ReportedRefusal) -> String {
+    match refusal.port {
+        0 => refusal.address.to_string(),
+        port => SocketAddr::new(refusal.address, port).to_string(),
+    }
+}
+
+/// Text from the other end, without anything that a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn lasting(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    let mut text = String::new();
+    let _ = match count {
+        0..10_000 => write!(text, "{count} B"),
+        ..10_000_000 => write!(text, "{} kB", count / 1000),
+        ..10_000_000_000 => write!(text, "{} MB", count / 1_000_000),
+        _ => write!(text, "{} GB", count / 1_000_000_000),
+    };
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            name: "ana".to_owned(),
+            pid: 7,
+            interface: "postern0".to_owned(),
+            connected: true,
+            endpoint: Some("203.0.113.5:51820".parse().expect("an endpoint")),
+            gateway_key: PublicKey([3; 32]),
+            gateway_addresses: vec!["100.96.0.1".parse().expect("an address")],
+            addresses: vec!["100.96.0.2".parse().expect("an address")],
+            include: vec![
+                "192.0.2.10/32".parse().expect("a prefix"),
+                "198.51.100.0/24".parse().expect("a prefix"),
+            ],
+            mtu: 1420,
+            last_handshake: Some("2026-11-22T05:00:43.120Z".to_owned()),
+            last_handshake_age: Some(130),
+            unanswered: 0,
+            rx_bytes: 12_345,
+            rx_packets: 9,
+            tx_bytes: 800,
+            tx_packets: 4,
+            held: 0,
+            drops: BTreeMap::from([("not-included".to_owned(), 2)]),
+            refusals: vec![ReportedRefusal {
+                at: "2026-11-22T05:01:00.000Z".to_owned(),
+                count: 3,
+                kind: "refused".to_owned(),
+                protocol: "tcp".to_owned(),
+                address: "192.0.2.10".parse().expect("an address"),
+                port: 22,
+                reason: "policy".to_owned(),
+                rule: "default\u{1b}[31m".to_owned(),
+                condition: "group `sre` is missing".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn people_read_it_and_a_terminal_obeys_nothing_in_it() {
+        let text = report().to_string();
+        for line in [
+            "state           connected",
+            "last handshake  2 min ago",
+            "received        12 kB in 9 packets",
+            "include         192.0.2.10, 198.51.100.0/24",
+            "dropped         not-included 2",
+            "refused 192.0.2.10:22/tcp  policy, rule `default?[31m`: group `sre` is missing  (x3)",
+        ] {
+            assert!(text.contains(line), "{line:?} not in:\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn the_json_form_is_read_back() {
+        let text = serde_json::to_string(&report()).expect("serialises");
+        assert_eq!(serde_json::from_str::<Report>(&text).expect("own form"), report());
+    }
+}

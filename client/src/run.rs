@@ -1,0 +1,495 @@
+//! `postern up`: sets up, turns the one worker, puts everything back. Poll, process, flush.
+
+use crate::control::{self, Answer, Question, Request};
+use crate::instance::{Instance, InstanceError, Lock};
+use crate::profile::{self, ProfileError};
+use crate::report::{Identity, Report};
+use crate::resolve::{Resolved, Resolver};
+use crate::split_tunnel::{self, Clash, Plan, SplitTunnel};
+use crate::state::{Client, Config};
+use ipnet::IpNet;
+use postern_io::clock::Clock;
+use postern_io::host::{HostError, drop_privileges, has_net_admin, routes};
+use postern_io::poll::{Sources, Waker};
+use postern_io::road::{Inputs, Outputs, open};
+use postern_io::signal::{Signal, Signals};
+use postern_io::tun::{Offload, Tun, TunError, TunOptions};
+use postern_io::udp::{UdpEnd, UdpError, UdpOptions};
+use postern_proto::now::{Mono, Now};
+use postern_proto::profile::Profile;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// Initiations without an answer after which the endpoints are looked up again.
+const LOOK_UP_AFTER: u64 = 3;
+/// Look-ups are at least so far apart.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(15);
+/// A start waits so long for the first look-up, then goes on without.
+const FIRST_LOOK_UP: Duration = Duration::from_secs(8);
+/// Route changes come in flocks: one look at the network for all within this time.
+const NETWORK_PAUSE: Duration = Duration::from_millis(300);
+/// Interfaces that are tried when none is named: postern0 to postern15.
+const INTERFACES: usize = 16;
+
+/// What `postern up` was told.
+#[derive(Clone, Debug)]
+pub struct UpOptions {
+    /// The profile's path.
+    pub profile: PathBuf,
+    /// The tunnel's name, if not the profile's.
+    pub name: Option<String>,
+    /// The interface, if not the first free one.
+    pub interface: Option<String>,
+    /// Where lock, state file and socket are.
+    pub run_dir: PathBuf,
+}
+
+/// Why a tunnel did not come up, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// The profile.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The name, the folder, or one that runs.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// The include list does not fit this host.
+    #[error("this profile does not fit this host:{}", lines(.0))]
+    Clash(Vec<Clash>),
+    /// The gateway's key is the device's own.
+    #[error("gateway.public_key is the device's own: write the gateway's")]
+    OwnKey,
+    /// The process may not change the network.
+    #[error("postern up needs CAP_NET_ADMIN: run it with sudo, or `setcap cap_net_admin+ep` the binary")]
+    NotPermitted,
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No interface.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// No sockets.
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    /// The interface is gone.
+    #[error("the interface {0} was removed; everything else was put back")]
+    InterfaceGone(String),
+    /// Anything else.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+impl UpError {
+    /// Whether the user has to change something that he wrote, as opposed to something that
+    /// failed: exit code 2, not 1.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            UpError::Profile(ProfileError::Unreadable { .. }) => false,
+            UpError::Profile(_) | UpError::Clash(_) | UpError::OwnKey => true,
+            UpError::Instance(InstanceError::Name(_)) => true,
+            UpError::Host(HostError::InterfaceName(_)) | UpError::Tun(TunError::BadName(_)) => true,
+            UpError::Instance(_)
+            | UpError::NotPermitted
+            | UpError::Host(_)
+            | UpError::Tun(_)
+            | UpError::Udp(_)
+            | UpError::InterfaceGone(_)
+            | UpError::Io { .. } => false,
+        }
+    }
+}
+
+/// Brings the tunnel up and keeps it up until a signal or `postern down`.
+///
+/// # Errors
+/// Why it did not come up, or ended by itself. Whatever was changed is put back.
+pub fn up(options: &UpOptions) -> Result<(), UpError> {
+    let signals = Signals::block().map_err(io("blocking signals"))?;
+    let profile = profile::load(&options.profile)?;
+    let name = options.name.as_deref().unwrap_or(&profile.name);
+    let instance = Instance::new(&options.run_dir, name)?;
+    if !has_net_admin() {
+        return Err(UpError::NotPermitted);
+    }
+    let lock = instance.lock()?;
+    give_up_privileges(options)?;
+
+    let waker = Waker::new().map_err(io("making an eventfd"))?;
+    let resolver = Resolver::start(profile.gateway.endpoints.clone(), waker.clone())
+        .map_err(io("starting the resolver"))?;
+    let Some(resolved) = first_look_up(&resolver, &waker, &signals)? else { return Ok(()) };
+
+    split_tunnel::clean_up(&instance.state_file())?;
+    let interface = match &options.interface {
+        Some(interface) => interface.clone(),
+        None => free_interface()?,
+    };
+    let plan = make_plan(&profile, &interface, &resolved.endpoints)?;
+    for left_out in profile.include.iter().filter(|net| !plan.routes.contains(net)) {
+        tracing::warn!(
+            "include {left_out} is not routed: this device has no tunnel address of its family"
+        );
+    }
+    let tunnel = SplitTunnel::announce(&instance.state_file(), &interface, &plan)?;
+    let result = Worker::set_up(&instance, profile, &interface, plan, &tunnel, waker, resolver)
+        .and_then(|mut worker| {
+            worker.resolved(resolved);
+            worker.run(&signals)
+        });
+    // The interface went with the worker, and its routes with it.
+    let removed = tunnel.remove();
+    let _ = std::fs::remove_file(instance.socket());
+    drop::<Lock>(lock);
+    result?;
+    Ok(removed?)
+}
+
+/// Everything that the loop turns.
+struct Worker {
+    client: Client,
+    identity: Identity,
+    inputs: Inputs,
+    outputs: Outputs,
+    waker: Waker,
+    questions: Receiver<Question>,
+    resolver: Resolver,
+    next_look_up: Mono,
+    routes_changed: Arc<AtomicBool>,
+    look_at_network: Mono,
+    path: Option<routes::HostPath>,
+    was_connected: bool,
+    ever_connected: bool,
+    silence_told: bool,
+    clash_told: bool,
+    failures_told: Vec<String>,
+}
+
+impl Worker {
+    fn set_up(
+        instance: &Instance,
+        profile: Profile,
+        interface: &str,
+        plan: Plan,
+        tunnel: &SplitTunnel,
+        waker: Waker,
+        resolver: Resolver,
+    ) -> Result<Worker, UpError> {
+        let version = env!("CARGO_PKG_VERSION");
+        let config = Config::from_profile(&profile, version).ok_or(UpError::OwnKey)?;
+        let client = Client::new(config, seed()?).map_err(|_| UpError::OwnKey)?;
+        let udp = UdpEnd::bind(&UdpOptions::default())?;
+        let tun = Tun::open(&TunOptions {
+            name: interface.to_owned(),
+            mtu: profile.mtu,
+            v4: plan.v4.map(|address| (address, 32)),
+            v6: plan.v6.map(|address| (address, 128)),
+            queue: postern_io::tun::DEFAULT_QUEUE,
+            offload: Offload::Auto,
+        })?;
+        let interface = tun.name().to_owned();
+        tunnel.make_routes()?;
+        let (inputs, outputs) = open(udp, Some(tun)).map_err(io("setting up the sockets"))?;
+
+        let questions = control::serve(&instance.socket(), waker.clone())
+            .map_err(io("listening on the control socket"))?;
+        let routes_changed = Arc::new(AtomicBool::new(false));
+        let (flag, wake) = (Arc::clone(&routes_changed), waker.clone());
+        routes::watch_routes(interface.clone(), move || {
+            if !flag.swap(true, Ordering::AcqRel) {
+                wake.wake();
+            }
+        })?;
+        let identity = Identity { name: instance.name().to_owned(), interface, profile };
+        Ok(Worker {
+            client,
+            identity,
+            inputs,
+            outputs,
+            waker,
+            questions,
+            resolver,
+            next_look_up: Mono(0),
+            routes_changed,
+            look_at_network: Mono::NEVER,
+            path: None,
+            was_connected: false,
+            ever_connected: false,
+            silence_told: false,
+            clash_told: false,
+            failures_told: Vec::new(),
+        })
+    }
+
+    fn run(&mut self, signals: &Signals) -> Result<(), UpError> {
+        self.outputs.flush();
+        loop {
+            let deadline = self.client.next_deadline().min(self.look_at_network);
+            let ready = self
+                .inputs
+                .wait(&self.waker, Some(signals.as_fd()), deadline, Clock::now().mono)
+                .map_err(io("waiting"))?;
+            let now = Clock::now();
+            if ready.signalled && asked_to_stop(signals) {
+                return Ok(());
+            }
+
+            let Worker { client, inputs, outputs, .. } = self;
+            inputs.udp(ready, |from, datagram| {
+                client.from_network(from, datagram, outputs, now);
+            });
+            let read = inputs.tun(ready, |packet| {
+                if client.admit(packet.packet(), outputs).is_ok() {
+                    packet.for_each_segment(|segment| {
+                        client.seal(segment, outputs, now);
+                    });
+                }
+            });
+            if read.is_err() {
+                return Err(UpError::InterfaceGone(self.identity.interface.clone()));
+            }
+            if ready.woken && self.messages(now) {
+                return Ok(());
+            }
+            self.client.timeout(&mut self.outputs, now);
+            if self.look_at_network <= now.mono {
+                self.look_at_network = Mono::NEVER;
+                self.network_changed(now);
+            }
+            self.outputs.flush();
+            self.watch(now);
+        }
+    }
+
+    /// Messages of the other threads; true when one of them is to stop.
+    fn messages(&mut self, now: Now) -> bool {
+        while let Ok(question) = self.questions.try_recv() {
+            let answer = match question.request {
+                Request::Status => {
+                    let status = self.client.status(now);
+                    Answer::Status(Box::new(Report::new(&self.identity, &status, now)))
+                }
+                Request::Down => Answer::Stopping,
+            };
+            let _ = question.answer.try_send(answer);
+            if question.request == Request::Down {
+                tracing::info!("stopping: asked to by `postern down`");
+                return true;
+            }
+        }
+        while let Ok(resolved) = self.resolver.results.try_recv() {
+            self.resolved(resolved);
+        }
+        if self.routes_changed.swap(false, Ordering::AcqRel) && self.look_at_network == Mono::NEVER
+        {
+            self.look_at_network = now.mono + NETWORK_PAUSE;
+        }
+        false
+    }
+
+    fn resolved(&mut self, resolved: Resolved) {
+        let now = Clock::now();
+        if resolved.failures != self.failures_told {
+            for failure in &resolved.failures {
+                tracing::warn!("cannot look up the gateway yet: {failure}; trying again");
+            }
+            self.failures_told = resolved.failures;
+        }
+        // A name that cannot be looked up right now does not make the known address wrong.
+        if !resolved.endpoints.is_empty() {
+            self.client.set_endpoints(resolved.endpoints, &mut self.outputs, now);
+        }
+        self.next_look_up = now.mono + LOOK_UP_PAUSE;
+        self.path = self.path_now();
+    }
+
+    /// The laptop has another network, or none: asks for a key from there at once, so that the
+    /// gateway learns where we are.
+    fn network_changed(&mut self, now: Now) {
+        let path = self.path_now();
+        if path != self.path {
+            tracing::info!(
+                from = %path.as_ref().map_or("nowhere".to_owned(), |path| path.source.to_string()),
+                "the way to the gateway changed"
+            );
+            self.path = path;
+            if self.path.is_some() {
+                self.client.connect(&mut self.outputs, now);
+            }
+        }
+        let endpoints: Vec<SocketAddr> = self.client.endpoint().into_iter().collect();
+        match make_plan(&self.identity.profile, &self.identity.interface, &endpoints) {
+            Err(UpError::Clash(clashes)) if !self.clash_told => {
+                self.clash_told = true;
+                for clash in clashes {
+                    tracing::warn!("on this network: {clash}");
+                }
+            }
+            Ok(_) => self.clash_told = false,
+            Err(_) => {}
+        }
+    }
+
+    fn path_now(&self) -> Option<routes::HostPath> {
+        routes::path_to(self.client.endpoint()?).ok()
+    }
+
+    /// Says once when the tunnel comes up or is lost, and looks the endpoints up again.
+    fn watch(&mut self, now: Now) {
+        let connected = self.client.is_connected(now);
+        let unanswered = self.client.unanswered();
+        if connected && !self.was_connected {
+            self.say_connected();
+        }
+        let lost = unanswered >= LOOK_UP_AFTER;
+        if lost && !self.silence_told {
+            self.say_silent();
+        }
+        self.silence_told = lost;
+        self.was_connected = (connected || self.was_connected) && !lost;
+        let nowhere = self.client.endpoint().is_none();
+        if (lost || nowhere) && self.next_look_up <= now.mono {
+            self.next_look_up = now.mono + LOOK_UP_PAUSE;
+            self.resolver.ask();
+        }
+    }
+
+    fn say_silent(&self) {
+        if self.ever_connected {
+            tracing::info!("the gateway does not answer; trying again until it does");
+        } else {
+            // A gateway is silent to strangers, so this is all that can be known from here.
+            tracing::warn!(
+                "the gateway does not answer; trying on. Is the endpoint right, does the network let UDP through, and is this device enrolled and not revoked?"
+            );
+        }
+    }
+
+    fn say_connected(&mut self) {
+        let at = self.client.endpoint().map_or_else(String::new, |at| at.to_string());
+        if self.ever_connected {
+            tracing::info!("connected again to {at}");
+            return;
+        }
+        self.ever_connected = true;
+        let through = count(&self.identity.profile.include);
+        // Nobody reads it: the tunnel is up all the same.
+        let _ = writeln!(io::stdout(), "connected to {at}: {through} through the tunnel");
+    }
+}
+
+fn asked_to_stop(signals: &Signals) -> bool {
+    std::iter::from_fn(|| signals.next())
+        .any(|signal| matches!(signal, Signal::Interrupt | Signal::Terminate))
+}
+
+/// `None`: a signal came first.
+fn first_look_up(
+    resolver: &Resolver,
+    waker: &Waker,
+    signals: &Signals,
+) -> Result<Option<Resolved>, UpError> {
+    resolver.ask();
+    let deadline = Clock::now().mono + FIRST_LOOK_UP;
+    loop {
+        if let Ok(resolved) = resolver.results.try_recv() {
+            return Ok(Some(resolved));
+        }
+        let now = Clock::now().mono;
+        if deadline <= now {
+            return Ok(Some(Resolved { endpoints: Vec::new(), failures: Vec::new() }));
+        }
+        let sources =
+            Sources { udp4: None, udp6: None, tun: None, waker, signals: Some(signals.as_fd()) };
+        let ready = sources.wait(deadline, now).map_err(io("waiting"))?;
+        if ready.signalled && asked_to_stop(signals) {
+            return Ok(None);
+        }
+    }
+}
+
+fn make_plan(
+    profile: &Profile,
+    interface: &str,
+    endpoints: &[SocketAddr],
+) -> Result<Plan, UpError> {
+    let (routes, addresses) = (routes::routes()?, routes::addresses()?);
+    split_tunnel::plan(profile, interface, endpoints, &routes, &addresses).map_err(UpError::Clash)
+}
+
+fn free_interface() -> Result<String, UpError> {
+    for number in 0..INTERFACES {
+        let name = format!("postern{number}");
+        if !routes::interface_exists(&name)? {
+            return Ok(name);
+        }
+    }
+    Err(TunError::Busy(format!("postern{}", INTERFACES - 1)).into())
+}
+
+/// Keeps CAP_NET_ADMIN only. Not where the folder belongs to somebody else: root alone could
+/// write to it, by a capability that would be gone.
+fn give_up_privileges(options: &UpOptions) -> Result<(), UpError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = std::fs::metadata(&options.run_dir).map(|folder| folder.uid());
+    if owner.is_ok_and(|owner| owner == rustix::process::geteuid().as_raw()) {
+        drop_privileges()?;
+    }
+    Ok(())
+}
+
+fn seed() -> Result<u64, UpError> {
+    use std::io::Read as _;
+    let mut seed = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut seed))
+        .map_err(io("reading /dev/urandom"))?;
+    Ok(u64::from_ne_bytes(seed))
+}
+
+/// `4 addresses`, `1 network`, `4 addresses and 1 network`.
+fn count(include: &[IpNet]) -> String {
+    let singles = include.iter().filter(|net| net.prefix_len() == net.max_prefix_len()).count();
+    let many = |count: usize, one: &str, more: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{count} {more}")),
+    };
+    let addresses = many(singles, "address", "addresses");
+    let networks = many(include.len() - singles, "network", "networks");
+    addresses.into_iter().chain(networks).collect::<Vec<_>>().join(" and ")
+}
+
+fn io(doing: &'static str) -> impl FnOnce(io::Error) -> UpError {
+    move |source| UpError::Io { doing, source }
+}
+
+fn lines(clashes: &[Clash]) -> String {
+    clashes.iter().map(|clash| format!("\n  {clash}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connected_line_counts_in_words() {
+        let count = |texts: &[&str]| {
+            count(&texts.iter().map(|text| text.parse().expect("a prefix")).collect::<Vec<_>>())
+        };
+        assert_eq!(count(&["192.0.2.10/32"]), "1 address");
+        assert_eq!(count(&["192.0.2.10/32", "2001:db8::1/128"]), "2 addresses");
+        assert_eq!(count(&["192.0.2.10/32", "10.0.0.0/24"]), "1 address and 1 network");
+    }
+}
