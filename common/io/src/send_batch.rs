@@ -37,7 +37,7 @@ impl<'a> Run<'a> {
     }
 
     /// One by one.
-    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.bytes.chunks(self.segment)
     }
 }

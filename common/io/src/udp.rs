@@ -1,41 +1,21 @@
 //! UDP both ways, forty datagrams in one system call: GSO on the way out, GRO and recvmmsg on the
 //! way in, over IPv4 and IPv6 sockets on one port.
 
-use crate::clock::Clock;
-use crate::send_batch::{Run, SendBatch};
-use postern_proto::now::Mono;
-use postern_proto::outbox::Endpoint;
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::Timespec;
+use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Messages in one receive call. More was no faster: the buffers fall out of the cache.
-pub const RECEIVE_BUFFERS: usize = 8;
+mod receive;
+mod send;
 
-/// Bytes of each: one GRO message. Memory for each worker: 512 KiB in all.
-pub const RECEIVE_BUFFER: usize = 65_536;
+pub use receive::{RECEIVE_BUFFER, RECEIVE_BUFFERS, RECEIVE_CALLS, UdpRx, UdpRxStats};
+pub use send::{NO_GSO_DESTINATIONS, NO_GSO_FOR, UdpTx, UdpTxStats};
 
 /// What we ask the kernel to queue in each direction, in bytes.
 pub const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
-
-/// How long a destination that refused a run of datagrams gets them one by one.
-pub const NO_GSO_FOR: Duration = Duration::from_secs(60);
-
-/// Destinations remembered as such. When there are more, it is the interface, not the path, and
-/// everybody gets single datagrams.
-pub const NO_GSO_DESTINATIONS: usize = 32;
-
-/// How long a full send queue is waited for.
-const WAIT_TO_SEND: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 1_000_000,
-};
 
 /// How the sockets are to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,19 +183,8 @@ impl UdpEnd {
                 .map(|end| Half::new(Arc::clone(end)))
                 .transpose()
         };
-        let receiver = UdpRx {
-            v4: half(&self.v4)?,
-            v6: half(&self.v6)?,
-            bytes: vec![0; RECEIVE_BUFFERS * RECEIVE_BUFFER].into_boxed_slice(),
-            stats: UdpRxStats::default(),
-        };
-        let sender = UdpTx {
-            v4: half(&self.v4)?,
-            v6: half(&self.v6)?,
-            batch: SendBatch::default(),
-            no_gso: NoGso::default(),
-            stats: UdpTxStats::default(),
-        };
+        let receiver = UdpRx::new(half(&self.v4)?, half(&self.v6)?);
+        let sender = UdpTx::new(half(&self.v4)?, half(&self.v6)?);
         Ok((receiver, sender))
     }
 }
@@ -321,307 +290,12 @@ impl Half {
         let state = end.arm()?;
         Ok(Half { end, state })
     }
-}
 
-/// What was received so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UdpRxStats {
-    /// Receive calls that brought something.
-    pub calls: u64,
-    /// Messages: each one datagram, or several that the kernel had joined.
-    pub messages: u64,
-    /// Datagrams.
-    pub datagrams: u64,
-    /// Receive calls that failed.
-    pub errors: u64,
-}
-
-/// The receiving half.
-#[derive(Debug)]
-pub struct UdpRx {
-    v4: Option<Half>,
-    v6: Option<Half>,
-    bytes: Box<[u8]>,
-    stats: UdpRxStats,
-}
-
-impl UdpRx {
-    /// The IPv4 socket, to wait for.
-    #[must_use]
-    pub fn v4(&self) -> Option<BorrowedFd<'_>> {
-        self.v4.as_ref().map(|half| half.end.socket.as_fd())
-    }
-
-    /// The IPv6 socket, to wait for.
-    #[must_use]
-    pub fn v6(&self) -> Option<BorrowedFd<'_>> {
-        self.v6.as_ref().map(|half| half.end.socket.as_fd())
-    }
-
-    /// What was received so far.
-    #[must_use]
-    pub fn stats(&self) -> UdpRxStats {
-        self.stats
-    }
-
-    /// Receives from the IPv4 socket, at most `rounds` calls, and hands over each datagram.
-    pub fn receive_v4(&mut self, rounds: usize, handle: impl FnMut(Endpoint, &mut [u8])) {
-        receive(
-            self.v4.as_ref(),
-            &mut self.bytes,
-            &mut self.stats,
-            rounds,
-            handle,
-        );
-    }
-
-    /// Receives from the IPv6 socket, at most `rounds` calls, and hands over each datagram.
-    pub fn receive_v6(&mut self, rounds: usize, handle: impl FnMut(Endpoint, &mut [u8])) {
-        receive(
-            self.v6.as_ref(),
-            &mut self.bytes,
-            &mut self.stats,
-            rounds,
-            handle,
-        );
-    }
-}
-
-fn receive(
-    half: Option<&Half>,
-    bytes: &mut [u8],
-    stats: &mut UdpRxStats,
-    rounds: usize,
-    mut handle: impl FnMut(Endpoint, &mut [u8]),
-) {
-    let Some(half) = half else { return };
-    for _ in 0..rounds {
-        let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
-        let mut chunks = bytes.chunks_exact_mut(RECEIVE_BUFFER);
-        let mut buffers: [IoSliceMut<'_>; RECEIVE_BUFFERS] =
-            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let received = half
-            .state
-            .recv((&half.end.socket).into(), &mut buffers, &mut metas);
-        let count = match received {
-            Ok(count) => count,
-            Err(error) => {
-                // An error that was pending on the socket is cleared by having been told.
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    stats.errors += 1;
-                }
-                return;
-            }
-        };
-        stats.calls += 1;
-        for (meta, message) in metas
-            .iter()
-            .zip(bytes.chunks_exact_mut(RECEIVE_BUFFER))
-            .take(count)
-        {
-            stats.messages += 1;
-            let from = Endpoint {
-                remote: meta.addr,
-                local: meta.dst_ip,
-            };
-            let message = &mut message[..meta.len.min(RECEIVE_BUFFER)];
-            // An empty datagram has no stride.
-            for datagram in message.chunks_mut(meta.stride.max(1)) {
-                stats.datagrams += 1;
-                handle(from, datagram);
-            }
+    /// quinn-udp gives up segmentation for good after one refusal; we do not.
+    fn arm_again(&mut self) {
+        if let Ok(state) = self.end.arm() {
+            self.state = state;
         }
-        if count < RECEIVE_BUFFERS {
-            return;
-        }
-    }
-}
-
-/// What was sent so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UdpTxStats {
-    /// Send calls that succeeded.
-    pub calls: u64,
-    /// Datagrams that the kernel took.
-    pub datagrams: u64,
-    /// Datagrams that it did not take: `kernel-refused`.
-    pub refused: u64,
-    /// Of these, larger than the path or the interface carries.
-    pub too_long: u64,
-    /// Runs that had to be sent again one by one.
-    pub resent_singly: u64,
-}
-
-/// The sending half: datagrams are written into it and leave at [`UdpTx::flush`], or before that
-/// when its buffer is full.
-#[derive(Debug)]
-pub struct UdpTx {
-    v4: Option<Half>,
-    v6: Option<Half>,
-    batch: SendBatch,
-    no_gso: NoGso,
-    stats: UdpTxStats,
-}
-
-impl UdpTx {
-    /// Room for one datagram of at most `room` bytes.
-    pub fn slot(&mut self, to: Endpoint, room: usize) -> &mut [u8] {
-        if !self.batch.has_room(room) {
-            self.flush();
-        }
-        self.batch.slot(to, room)
-    }
-
-    /// The first `len` bytes of the last slot are to be sent.
-    pub fn commit(&mut self, len: usize) {
-        self.batch.commit(len);
-    }
-
-    /// Sends everything. A queue that is full is waited for, a millisecond at most; what it does
-    /// not take then is dropped and counted.
-    pub fn flush(&mut self) {
-        let UdpTx {
-            v4,
-            v6,
-            batch,
-            no_gso,
-            stats,
-        } = self;
-        batch.drain(|run| {
-            let half = if run.to.remote.is_ipv4() {
-                &mut *v4
-            } else {
-                &mut *v6
-            };
-            match half {
-                Some(half) => half.send_run(run, no_gso, stats),
-                None => stats.refused += run.datagrams() as u64,
-            }
-        });
-    }
-
-    /// What was sent so far.
-    #[must_use]
-    pub fn stats(&self) -> UdpTxStats {
-        self.stats
-    }
-
-    /// Destinations that get their datagrams one by one at present, at most
-    /// [`NO_GSO_DESTINATIONS`].
-    #[must_use]
-    pub fn no_gso_destinations(&self) -> usize {
-        self.no_gso.entries.len()
-    }
-}
-
-impl Half {
-    fn send_run(&mut self, run: Run<'_>, no_gso: &mut NoGso, stats: &mut UdpTxStats) {
-        let count = run.datagrams();
-        if count > 1 && self.state.max_gso_segments() >= count && !no_gso.covers(run.to.remote) {
-            match self.send(run.to, run.bytes, Some(run.segment)) {
-                Ok(()) => {
-                    stats.calls += 1;
-                    stats.datagrams += count as u64;
-                    return;
-                }
-                Err(error) if is_about_gso(&error) => {
-                    // The interface cannot, or a datagram is larger than the path: the kernel
-                    // does not say which. The others keep their runs.
-                    no_gso.add(run.to.remote, Clock::now().mono);
-                    stats.resent_singly += 1;
-                    if let Ok(state) = self.end.arm() {
-                        self.state = state;
-                    }
-                }
-                Err(_) => {
-                    stats.refused += count as u64;
-                    return;
-                }
-            }
-        }
-        for datagram in run.iter() {
-            match self.send(run.to, datagram, None) {
-                Ok(()) => {
-                    stats.calls += 1;
-                    stats.datagrams += 1;
-                }
-                Err(error) => {
-                    stats.refused += 1;
-                    stats.too_long += u64::from(quinn_udp::is_msg_size_err(&error));
-                }
-            }
-        }
-    }
-
-    fn send(&self, to: Endpoint, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: to.remote,
-            ecn: None,
-            contents,
-            segment_size,
-            src_ip: to.local,
-        };
-        let socket = &self.end.socket;
-        match self.state.try_send(socket.into(), &transmit) {
-            Err(error) if is_full(&error) => {
-                let mut wanted = [PollFd::new(socket, PollFlags::OUT)];
-                let _ = poll(&mut wanted, Some(&WAIT_TO_SEND));
-                self.state.try_send(socket.into(), &transmit)
-            }
-            result => result,
-        }
-    }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS))
-}
-
-fn is_about_gso(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)
-    )
-}
-
-/// Destinations whose runs were refused.
-#[derive(Debug)]
-struct NoGso {
-    entries: Vec<(SocketAddr, Mono)>,
-    everybody_until: Option<Mono>,
-}
-
-impl Default for NoGso {
-    fn default() -> Self {
-        NoGso {
-            entries: Vec::with_capacity(NO_GSO_DESTINATIONS),
-            everybody_until: None,
-        }
-    }
-}
-
-impl NoGso {
-    fn add(&mut self, to: SocketAddr, now: Mono) {
-        let until = now + NO_GSO_FOR;
-        if self.entries.len() == NO_GSO_DESTINATIONS {
-            self.everybody_until = Some(until);
-            return;
-        }
-        self.entries.push((to, until));
-    }
-
-    /// Reads the clock only when somebody is on the list.
-    fn covers(&mut self, to: SocketAddr) -> bool {
-        if self.entries.is_empty() && self.everybody_until.is_none() {
-            return false;
-        }
-        self.covers_at(to, Clock::now().mono)
-    }
-
-    fn covers_at(&mut self, to: SocketAddr, now: Mono) -> bool {
-        self.entries.retain(|(_, until)| *until > now);
-        self.everybody_until = self.everybody_until.filter(|until| *until > now);
-        self.everybody_until.is_some() || self.entries.iter().any(|(address, _)| *address == to)
     }
 }
 

@@ -1,9 +1,12 @@
 use super::*;
 use crate::split::SuperPacket;
 use crate::testing::{self, Spec};
+use crate::virtio::Gso;
 use proptest::prelude::*;
 use std::collections::HashMap;
 
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
 const ALL: Joinable = Joinable {
     tcp: true,
     udp: true,

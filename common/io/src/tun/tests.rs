@@ -204,7 +204,7 @@ fn what_the_host_sends_is_read_as_packets_that_a_receiver_accepts() {
                 "nothing came"
             );
             reader
-                .receive(16, |packet| {
+                .receive(usize::MAX, |packet| {
                     packet.for_each_segment(|segment| {
                         // The kernel also asks for IPv6 routers.
                         if segment[0] >> 4 == 4 {
@@ -225,7 +225,7 @@ fn a_deleted_interface_is_an_error_not_an_endless_loop() {
     in_namespace(|| {
         let (mut reader, mut writer) = open(Offload::Auto).split();
         ip("link delete postern0");
-        assert!(reader.receive(16, |_| {}).is_err());
+        assert!(reader.receive(usize::MAX, |_| {}).is_err());
         let (packets, before) = (vec![vec![0x45; 20]], writer.stats().refused);
         write_all(&mut writer, &packets);
         assert_eq!(writer.stats().refused, before + 1);
@@ -241,5 +241,17 @@ fn a_name_that_is_taken_says_so() {
         ip("link add bridge7 type bridge");
         let bridge = Tun::open(&options("bridge7")).map(|_| ());
         assert!(matches!(bridge, Err(TunError::NotATun(_))), "{bridge:?}");
+    });
+}
+
+#[test]
+fn a_host_without_ipv6_gets_a_tunnel_without_it() {
+    in_namespace(|| {
+        assert!(open(Offload::Auto).has_v6());
+        let switch = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+        std::fs::write(switch, "1").unwrap();
+        let tun = open(Offload::Auto);
+        assert!(!tun.has_v6());
+        assert_eq!(tun.offload(), OffloadState::TcpUdp);
     });
 }
