@@ -46,6 +46,9 @@ const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// No counter at or above this is sent or accepted (paper, section 6.1).
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 
+/// So many tries of an attempt may be from the spare machine.
+const SPARE_TRIES: u64 = 5;
+
 /// What a tunnel is made of besides the two keys.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -349,10 +352,10 @@ impl Tunnel {
         Some(len)
     }
 
-    /// Every other try is from home whatever it holds: a spare made after the wall clock was set
-    /// back has timestamps that the peer calls old.
+    /// Late tries are from home whatever it holds: a spare that was made after the wall clock had
+    /// been set back has timestamps that the peer calls old.
     fn write_initiation(&mut self, out: &mut [u8], now: Mono) -> Option<usize> {
-        let from_spare = self.timers.is_odd_try()
+        let from_spare = self.timers.tries() <= SPARE_TRIES
             && self.newest.is_some_and(|index| !wire::is_spare(index))
             && self.home.current(now).is_some();
         let machine = if from_spare {

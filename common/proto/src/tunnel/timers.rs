@@ -210,9 +210,9 @@ impl Timers {
         self.attempt.is_some()
     }
 
-    /// The initiation that is due now is the first, third, fifth of its attempt.
-    pub(super) fn is_odd_try(&self) -> bool {
-        self.attempt.is_some_and(|attempt| attempt.tries % 2 == 1)
+    /// How many initiations of this attempt have been sent, with the one that is due now.
+    pub(super) fn tries(&self) -> u64 {
+        self.attempt.map_or(0, |attempt| attempt.tries)
     }
 
     fn start(&mut self, at: Mono) {
