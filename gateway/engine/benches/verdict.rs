@@ -13,7 +13,6 @@ use std::time::Instant;
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 const BATCHES: usize = 200;
-const BATCH: u32 = 1_000;
 
 /// How the text of rule `i` names its group and its destination.
 type Shape = fn(usize) -> (String, String);
@@ -49,20 +48,21 @@ fn main() {
     } else {
         &SIZES[..1]
     };
+    println!("ns for one verdict; explain ns for a denial");
     println!(
-        "{:<34} {:>6} {:>10} {:>10} {:>10} {:>9}",
-        "rules", "", "first ns", "last ns", "miss ns", "parse ms"
+        "{:<33} {:>6} {:>7} {:>7} {:>7} {:>8}",
+        "", "rules", "first", "last", "miss", "explain"
     );
     for (name, shape) in SHAPES {
         for &size in sizes {
-            let source = source(size, shape);
-            let started = Instant::now();
-            let policy = Policy::parse(&source).unwrap();
-            let parsed = started.elapsed().as_millis();
-            let first = median(&policy, size, shape, 0, true);
-            let last = median(&policy, size, shape, size - 1, true);
-            let miss = median(&policy, size, shape, size / 2, false);
-            println!("{name:<34} {size:>6} {first:>10.1} {last:>10.1} {miss:>10.1} {parsed:>9}");
+            let policy = Policy::parse(&source(size, shape)).unwrap();
+            let first = Ask::of(&policy, shape, 0, true).judge(&policy);
+            let last = Ask::of(&policy, shape, size - 1, true).judge(&policy);
+            let miss = Ask::of(&policy, shape, size / 2, false);
+            let (denied, explained) = (miss.judge(&policy), miss.explain(&policy));
+            println!(
+                "{name:<33} {size:>6} {first:>7.1} {last:>7.1} {denied:>7.1} {explained:>8.0}"
+            );
         }
     }
 }
@@ -88,47 +88,77 @@ fn address(i: usize) -> String {
     format!("10.0.{}.{}", i / 250, i % 250)
 }
 
-/// The subject and the packet of rule `i`; a miss is the same packet over UDP.
-fn median(policy: &Policy, size: usize, shape: Shape, i: usize, hit: bool) -> f64 {
-    let (who, to) = asker(policy, shape, i, hit);
-    let verdict = policy.judge(&who, &to, Wall(0));
-    assert_eq!(verdict.allows(), hit, "rule {i} of {size}");
+/// A subject and a packet.
+struct Ask {
+    subject: Subject,
+    who: SubjectIndex,
+    to: Tuple,
+    allowed: bool,
+}
+
+impl Ask {
+    /// What rule `i` allows; a miss is the same over UDP.
+    fn of(policy: &Policy, shape: Shape, i: usize, allowed: bool) -> Ask {
+        let (from, to) = shape(i);
+        let inside = |text: &str, key: &str| -> Option<String> {
+            let rest = text.split_once(&format!("{key}: ["))?.1;
+            Some(rest.split_once(']')?.0.to_owned())
+        };
+        let group = inside(&from, "groups").unwrap();
+        let subject = Subject {
+            user: Some(inside(&from, "users").unwrap_or("somebody".to_owned())),
+            groups: vec!["all-staff".to_owned(), group, "oncall".to_owned()],
+            device: "laptop".to_owned(),
+        };
+        let ports = inside(&to, "ports").unwrap();
+        let ports = if allowed {
+            ports
+        } else {
+            ports.replace("tcp", "udp")
+        };
+        let to = format!("{}:{ports}", inside(&to, "addresses").unwrap())
+            .parse()
+            .unwrap();
+        Ask {
+            who: policy.index(&subject),
+            subject,
+            to,
+            allowed,
+        }
+    }
+
+    fn judge(&self, policy: &Policy) -> f64 {
+        assert_eq!(
+            policy.judge(&self.who, &self.to, Wall(0)).allows(),
+            self.allowed
+        );
+        median(1_000, || {
+            black_box(policy.judge(black_box(&self.who), black_box(&self.to), Wall(0)));
+        })
+    }
+
+    fn explain(&self, policy: &Policy) -> f64 {
+        assert!(
+            policy
+                .explain(&self.subject, &self.to, Wall(0))
+                .nearest
+                .is_some()
+        );
+        median(10, || {
+            black_box(policy.explain(black_box(&self.subject), black_box(&self.to), Wall(0)));
+        })
+    }
+}
+
+/// Of many batches, the median's nanoseconds for one call.
+fn median(batch: u32, call: impl Fn()) -> f64 {
     let mut batches: Vec<f64> = (0..BATCHES)
         .map(|_| {
             let started = Instant::now();
-            for _ in 0..BATCH {
-                black_box(policy.judge(black_box(&who), black_box(&to), Wall(0)));
-            }
-            started.elapsed().as_secs_f64() * 1e9 / f64::from(BATCH)
+            (0..batch).for_each(|_| call());
+            started.elapsed().as_secs_f64() * 1e9 / f64::from(batch)
         })
         .collect();
     batches.sort_by(f64::total_cmp);
     batches[BATCHES / 2]
-}
-
-fn asker(policy: &Policy, shape: Shape, i: usize, hit: bool) -> (SubjectIndex, Tuple) {
-    let (from, to) = shape(i);
-    let inside = |text: &str, key: &str| -> Option<String> {
-        let rest = text.split_once(&format!("{key}: ["))?.1;
-        Some(rest.split_once(']')?.0.to_owned())
-    };
-    let subject = Subject {
-        user: Some(inside(&from, "users").unwrap_or("somebody".to_owned())),
-        groups: vec![
-            "all-staff".to_owned(),
-            inside(&from, "groups").unwrap(),
-            "oncall".to_owned(),
-        ],
-        device: "laptop".to_owned(),
-    };
-    let ports = inside(&to, "ports").unwrap();
-    let ports = if hit {
-        ports
-    } else {
-        ports.replace("tcp", "udp")
-    };
-    let to = format!("{}:{ports}", inside(&to, "addresses").unwrap())
-        .parse()
-        .unwrap();
-    (policy.index(&subject), to)
 }

@@ -1,6 +1,7 @@
 //! Addresses and prefixes of a target.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A set of addresses as disjoint, sorted ranges: membership costs a binary search.
@@ -50,11 +51,16 @@ fn within<A: Ord + Copy>(ranges: &[(A, A)], a: A) -> bool {
 }
 
 /// As people write it: a prefix that is one host has no length.
-pub(super) fn shown(net: &IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() {
-        net.addr().to_string()
-    } else {
-        net.to_string()
+#[derive(PartialEq, Eq)]
+pub(super) struct Shown(pub(super) IpNet);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            self.0.addr().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 
@@ -72,7 +78,7 @@ pub(super) fn parse(text: &str) -> Result<IpNet, (String, String)> {
             .prefix_len()
             .checked_sub(96)
             .and_then(|len| Ipv4Net::new(v4, len).ok());
-        let instead = instead.map_or(v4.to_string(), |net| shown(&net.into()));
+        let instead = instead.map_or(v4.to_string(), |net| Shown(net.into()).to_string());
         let what = format!("`{text}` is an IPv4 address written as IPv6");
         return Err((what, format!("write `{instead}`")));
     }

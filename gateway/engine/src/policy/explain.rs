@@ -1,6 +1,6 @@
 //! The verdict in words, and the nearest rule that would have allowed.
 
-use super::address::shown;
+use super::address::Shown;
 use super::rule::{Action, Failing, Kind, NameId, Rule};
 use super::{Condition, Policy, PolicyHash, RuleId, Subject, SubjectIndex, Tuple, Verdict};
 use postern_proto::flow_key::Protocol;
@@ -10,6 +10,9 @@ use std::fmt;
 
 /// Longer lists are cut in sentences.
 const SHOWN: usize = 6;
+/// Destinations that the search for the nearest rule looks at, those with the longest prefix first.
+/// A device that scans must not make its own denials expensive: 4096 take some 100 µs.
+const SEARCH: usize = 4096;
 
 /// Why a verdict is what it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,8 +59,8 @@ pub struct Failed {
 }
 
 impl Policy {
-    /// The verdict of [`Policy::judge`] and why. Looks at every rule: for people and for
-    /// aggregated records, not for every packet.
+    /// The verdict of [`Policy::judge`] and why. Slower than that, yet bounded: where more than
+    /// some four thousand destinations hold the address, the nearest rule is the nearest of those.
     #[must_use]
     pub fn explain(&self, who: &Subject, to: &Tuple, now: Wall) -> Explanation {
         let index = self.index(who);
@@ -88,15 +91,13 @@ impl Policy {
         verdict: Verdict,
     ) -> Option<Nearest> {
         let to = to.canonical();
-        let (rule, failing) = (0u32..)
-            .zip(&self.rules)
-            .filter(|(_, rule)| rule.action == Action::Allow)
-            .map(|(id, rule)| {
-                let reached = RuleId::Rule(id) < verdict.rule();
-                let failing = self.failing(rule, index, &to);
-                (rule, failing.unless(reached, Condition::DeniedFirst))
-            })
-            .min_by_key(|(_, failing)| failing.iter().map(cost).sum::<u32>())?;
+        let (_, id, failing) =
+            match self.nearest_of(self.index.allowing(to.address), index, &to, verdict) {
+                Some(found) => found,
+                // No rule allows anything at this address.
+                None => self.nearest_of((0u32..).take(self.rules.len()), index, &to, verdict)?,
+            };
+        let rule = self.rule(RuleId::Rule(id))?;
         let denied_by = self.rule_name(verdict.rule());
         let failed = failing
             .iter()
@@ -110,6 +111,40 @@ impl Policy {
             line: rule.line,
             failed,
         })
+    }
+
+    /// Cost, number and failing conditions of the rule that fails the least.
+    fn nearest_of(
+        &self,
+        ids: impl Iterator<Item = u32>,
+        who: &SubjectIndex,
+        to: &Tuple,
+        verdict: Verdict,
+    ) -> Option<(u32, u32, Failing)> {
+        let mut looked_at = 0;
+        let mut best: Option<(u32, u32, Failing)> = None;
+        for id in ids {
+            let Some(rule) = self.rule(RuleId::Rule(id)) else {
+                continue;
+            };
+            if rule.action == Action::Deny {
+                looked_at += 1;
+                continue;
+            }
+            let reached = RuleId::Rule(id) < verdict.rule();
+            let failing = self
+                .failing(rule, who, to)
+                .unless(reached, Condition::DeniedFirst);
+            let cost = failing.iter().map(cost).sum::<u32>();
+            if best.is_none_or(|(least, first, _)| (cost, id) < (least, first)) {
+                best = Some((cost, id, failing));
+            }
+            looked_at += rule.to.len();
+            if looked_at > SEARCH {
+                break;
+            }
+        }
+        best
     }
 
     /// What fails of a rule at the one of its destinations that comes closest.
@@ -140,7 +175,7 @@ impl Policy {
         match condition {
             Condition::DeniedFirst => format!("denied first by rule \"{denied_by}\""),
             Condition::Group => {
-                let groups = listed(who.groups.iter().cloned(), "no group");
+                let groups = listed(who.groups.iter(), "no group");
                 format!(
                     "{}; {asker} has {groups}",
                     self.required(Kind::Group, &rule.from.groups)
@@ -169,15 +204,14 @@ impl Policy {
                 let (near, far): (Vec<_>, Vec<_>) =
                     here.partition(|at| at.addresses.contains(to.address));
                 let of = if near.is_empty() { far } else { near };
-                let ports = of
-                    .iter()
-                    .flat_map(|at| at.ports.ranges())
-                    .map(ToString::to_string);
+                let ports = of.iter().flat_map(|at| at.ports.ranges());
                 format!("{} is not among {}", port(to), listed(ports, "nothing"))
             }
             Condition::Address => {
                 let here = rule.to.iter().filter_map(|id| self.destination(*id));
-                let nets = here.flat_map(|at| at.addresses.written()).map(shown);
+                let nets = here
+                    .flat_map(|at| at.addresses.written())
+                    .map(|net| Shown(*net));
                 format!(
                     "address {} is not among {}",
                     to.address,
@@ -193,10 +227,7 @@ impl Policy {
             Kind::Group => "group",
             Kind::Device => "device",
         };
-        let list = listed(
-            names.iter().map(|id| self.names.shown(*id).to_owned()),
-            "nobody",
-        );
+        let list = listed(names.iter().map(|id| self.names.shown(*id)), "nobody");
         match names {
             [_] => format!("{kind} {list} is required"),
             _ => format!("one of the {kind}s {list} is required"),
@@ -224,8 +255,9 @@ fn port(to: &Tuple) -> String {
     }
 }
 
-fn listed(items: impl Iterator<Item = String>, none: &str) -> String {
-    let mut shown: Vec<String> = Vec::new();
+/// The first few, each once, and how many more there are.
+fn listed<T: PartialEq + fmt::Display>(items: impl Iterator<Item = T>, none: &str) -> String {
+    let mut shown: Vec<T> = Vec::new();
     let mut more = 0usize;
     for item in items {
         if shown.contains(&item) {
@@ -245,7 +277,12 @@ fn listed(items: impl Iterator<Item = String>, none: &str) -> String {
     } else {
         String::new()
     };
-    shown.join(", ") + &rest
+    shown
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+        + &rest
 }
 
 impl fmt::Display for Subject {

@@ -12,7 +12,7 @@ use super::Tuple;
 use super::error::{Faults, Place};
 use super::port::Ports;
 use super::read::Draft;
-use super::rule::{DestinationId, From, NameId, Rule, SubjectIndex};
+use super::rule::{Action, DestinationId, From, NameId, Rule, SubjectIndex};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -32,6 +32,8 @@ pub(super) struct Index {
     prefixes: u32,
     at: HashMap<u64, usize, FixedState>,
     cells: Vec<Cell>,
+    /// For every prefix the rules that allow something there, in order.
+    allowing: Vec<Vec<u32>>,
 }
 
 /// A rule and its destination.
@@ -116,6 +118,18 @@ impl Index {
         best
     }
 
+    /// The rules that allow something at `address`, those with the longest prefix first.
+    pub(super) fn allowing(&self, address: IpAddr) -> impl Iterator<Item = u32> {
+        let mut prefixes = self.covering(&address.into());
+        prefixes.reverse();
+        let lists = prefixes.into_iter().filter_map(|prefix| {
+            usize::try_from(prefix.0)
+                .ok()
+                .and_then(|i| self.allowing.get(i))
+        });
+        lists.flatten().copied()
+    }
+
     fn cell(&self, prefix: PrefixId, name: NameId, protocol: Protocol) -> Option<&Cell> {
         self.cells.get(*self.at.get(&key(prefix, name, protocol))?)
     }
@@ -134,7 +148,10 @@ impl Index {
             IpNet::V4(net) => *self.v4.entry(*net).or_insert(new),
             IpNet::V6(net) => *self.v6.entry(*net).or_insert(new),
         };
-        self.prefixes += u32::from(id == new);
+        if id == new {
+            self.prefixes += 1;
+            self.allowing.push(Vec::new());
+        }
         id
     }
 }
@@ -263,6 +280,9 @@ impl<'d> Builder<'d> {
         for (destination, at) in self.draft.destinations_of(rule) {
             for net in at.addresses.written() {
                 let prefix = self.index.intern(net);
+                if rule.action == Action::Allow {
+                    self.allows_at(prefix, id);
+                }
                 for ports in at.ports.ranges() {
                     let entry = Entry {
                         low: ports.low,
@@ -282,6 +302,15 @@ impl<'d> Builder<'d> {
                     }
                 }
             }
+        }
+    }
+
+    fn allows_at(&mut self, prefix: PrefixId, id: u32) {
+        let list = usize::try_from(prefix.0)
+            .ok()
+            .and_then(|i| self.index.allowing.get_mut(i));
+        if let Some(list) = list.filter(|list| list.last() != Some(&id)) {
+            list.push(id);
         }
     }
 

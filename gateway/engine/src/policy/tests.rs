@@ -340,6 +340,21 @@ fn a_denial_says_which_rule_denied_first() {
 }
 
 #[test]
+fn long_lists_are_cut_in_a_sentence() {
+    let users: Vec<String> = (0..9).map(|i| format!("u{i}")).collect();
+    let users = users.join(", ");
+    let policy = rules(&format!(
+        "  - {{ name: r, action: allow, from: {{ users: [{users}] }}, to: [a] }}\n"
+    ));
+    assert_eq!(
+        failed(&policy, &who("cy", &[]), "10.0.0.1:22/tcp"),
+        [
+            "one of the users u0, u1, u2, u3, u4, u5 and 3 more is required; the device belongs to cy"
+        ]
+    );
+}
+
+#[test]
 fn an_explanation_is_json_for_programs() {
     let policy = policy(FIRST);
     let to = "192.0.2.10:22/tcp".parse().unwrap();
@@ -435,5 +450,9 @@ fn ten_thousand_rules_fit() {
     assert_eq!(
         judged(&policy, &who("x", &["g9998"]), "10.39.249.1:22/tcp"),
         "deny default"
+    );
+    assert_eq!(
+        failed(&policy, &who("x", &["g9998"]), "10.39.249.1:22/tcp"),
+        ["group g9999 is required; x has g9998"]
     );
 }
