@@ -217,7 +217,15 @@ fn build(options: &TunOptions, offload: bool) -> io::Result<SyncDevice> {
     if let Some((address, prefix)) = options.v4 {
         builder = builder.ipv4(address, prefix, None);
     }
-    builder.build_sync()
+    let device = builder.enable(false).build_sync()?;
+    // Otherwise the kernel adds a link-local address, and routes that nobody asked for. Without
+    // IPv6 there is no such switch, and no such address.
+    let _ = crate::host::sysctl::set(
+        &format!("net/ipv6/conf/{}/addr_gen_mode", options.name),
+        "1",
+    );
+    device.enabled(true)?;
+    Ok(device)
 }
 
 fn add_v6(device: &SyncDevice, name: &str, address: Ipv6Addr, prefix: u8) -> bool {
