@@ -73,7 +73,7 @@ printf 'version: 1\nrules: [ { name: broken, action: perhaps } ]\n' | policy_put
 wait_for 3 "status to name the errors" gateway_says '.policy.ok == false and (.policy.errors | length) > 0'
 assert_at_least "failed reloads" $((failed + 1)) "$(status_of_gateway | jq .policy.reloads_failed)"
 assert_match "the log of the gateway" 'WARN|ERROR' "$(cat "$(log_of gateway)")"
-assert_eq "the metric of the last reload" 0 "$(metric postern_policy_last_reload_ok)"
+assert_eq "the metric of the last reload" 0 "$(metric postern_policy_reload_success)"
 assert_alive busy "a stream under the kept policy"
 assert_probe laptop open 1000 tcp $KUBE 22
 policy | policy_put

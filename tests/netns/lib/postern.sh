@@ -62,7 +62,7 @@ metric() {
     awk -v name="$1" -v labels="${2:-}" '
       { split($1, part, "{") } part[1] == name && $0 ~ labels { sum += $NF } END { print sum + 0 }'
 }
-drops() { metric postern_drops_total "reason=\"$1\""; }
+drops() { metric postern_packets_dropped_total "reason=\"$1\""; }
 metric_above() { [ "$(metric "$1" "$3")" -gt "$2" ]; }
 drops_above() { [ "$(drops "$1")" -gt "$2" ]; }
 
