@@ -27,9 +27,9 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Super-packets that the kernel queues towards us. Measured: 500 is 4.3 ms of standing queue
-/// under a bulk download, 32 is 1.3 ms at the same rate.
-const TUN_QUEUE: u32 = 32;
+/// Packets or super-packets that the kernel queues towards us. Measured beside a bulk upload: 500
+/// is 2.2 ms of round trip and loses nothing, 32 is 0.9 ms and makes TCP send thousands again.
+const TUN_QUEUE: u32 = 500;
 
 /// How long the flow log may take to write what is left when the gateway stops.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
