@@ -2,23 +2,43 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`config`] | gateway.yaml, proved |
+//! | [`config`], [`live_config`] | gateway.yaml, proved; what of it may change while running |
+//! | [`init`], [`key_file`] | a first folder; secrets on disk |
 //! | [`pool`] | the tunnel's addresses |
-//! | [`api`] | the words of the admin API |
-//! | [`worker_api`] | what control plane and data worker say to each other |
 //! | [`store`] | devices, in SQLite |
+//! | [`policy_watch`], [`file_stamp`] | the policy in force |
+//! | [`flow_log`] | records, off the packet path |
+//! | [`run`] | everything started in order, ended in order |
+//! | [`plane`], [`worker`], [`view`] | the data plane |
+//! | [`worker_api`] | what control plane and data worker say to each other |
+//! | [`control`], [`enrol`], [`problem`] | what an admin can do |
+//! | [`api`], [`admin`] | the same over a unix socket |
+//! | [`metrics`] | Prometheus and health |
+//! | [`profile`] | what a device is given |
 
+pub mod admin;
 pub mod api;
 pub mod config;
+pub mod control;
+pub mod enrol;
+pub mod file_stamp;
 pub mod flow_log;
 pub mod init;
 pub mod key_file;
+pub mod live_config;
+pub mod metrics;
 pub mod plane;
+pub mod policy_watch;
 pub mod pool;
+pub mod problem;
+pub mod profile;
+pub mod run;
 pub mod store;
 pub mod view;
 pub mod worker;
 pub mod worker_api;
 
+#[cfg(test)]
+mod fake_worker;
 #[cfg(test)]
 mod scratch;

@@ -1,0 +1,148 @@
+//! The running gateway: everything started in order, served until a signal, ended in order.
+//!
+//! Signals: `SIGTERM` and `SIGINT` stop (flows are cut, the host is put back); `SIGUSR1` hands
+//! over to a successor (flows and host are left); `SIGHUP` reads policy and configuration again.
+
+use crate::config::Config;
+use crate::control::{Control, Parts};
+use crate::key_file;
+use crate::live_config::LiveConfig;
+use crate::plane::{Ending, Plane};
+use crate::policy_watch::{self, PolicyKeeper};
+use crate::store::Store;
+use crate::{admin, metrics};
+use anyhow::Context;
+use postern_io::host;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How often it is checked that the worker is still at work.
+const PULSE: Duration = Duration::from_millis(500);
+
+/// Runs the gateway until it is told to end.
+///
+/// # Errors
+/// What could not be had at the start, or failed on the way, in words that say what to do.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("tokio runtime")?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let key = key_file::read(&config.key_file)?;
+    let policy = Arc::new(policy_watch::load_or_last(&config.policy, &config.data_dir)?);
+    let store = Store::open(&config.data_dir.join("postern.db"), config.pool).await?;
+    let boot = store.next_boot().await?;
+    let devices = store.active_devices().await?;
+    // Listeners first: a second gateway on the same data must change nothing on the host.
+    let admin_socket = admin::bind(&config.admin_socket)?;
+    let metrics_socket = match config.metrics {
+        Some(at) => Some(TcpListener::bind(at).await.with_context(|| {
+            format!("metrics: cannot listen on {at}; set another address, or none, in gateway.yaml")
+        })?),
+        None => None,
+    };
+    let known = devices.len();
+    let plane = Plane::start(&config, &key, Arc::clone(&policy), devices, boot)?;
+    host::drop_privileges()?;
+    tracing::info!(
+        port = config.listen_port,
+        interface = config.interface,
+        offload = plane.offload,
+        devices = known,
+        policy = %policy.hash(),
+        public_key = %key.public(),
+        boot,
+        "gateway is up"
+    );
+    let keeper =
+        PolicyKeeper::new(&config.policy, &config.data_dir, policy, plane.worker.clone());
+    let control = Control::new(Parts {
+        config: LiveConfig::new(config),
+        policy: keeper,
+        store,
+        worker: plane.worker.clone(),
+        log: plane.log.clone(),
+        boot,
+        public_key: key.public(),
+    })
+    .await?;
+    let control = Arc::new(control);
+    let ending = attend(&control, &plane, admin_socket, metrics_socket).await;
+    control.remember_last().await;
+    let ended = plane.end(*ending.as_ref().unwrap_or(&Ending::Stop)).await;
+    let cut = ended.as_ref().copied().unwrap_or(0);
+    tracing::info!(flows_cut = cut, "gateway is down");
+    ending?;
+    ended.map(|_| ())
+}
+
+/// Serves until a signal says how to end.
+async fn attend(
+    control: &Arc<Control>,
+    plane: &Plane,
+    admin_socket: UnixListener,
+    metrics_socket: Option<TcpListener>,
+) -> anyhow::Result<Ending> {
+    // If the start had to fall back on an older policy, `status` says so from here on.
+    control.policy.reload().await;
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let admin = admin::serve(admin_socket, Arc::clone(control), stopped.clone());
+    tasks.spawn(async move { admin.await.context("admin socket") });
+    if let Some(listener) = metrics_socket {
+        let metrics = metrics::serve(listener, Arc::clone(control), stopped);
+        tasks.spawn(async move { metrics.await.context("metrics") });
+    }
+    let ending = tokio::select! {
+        signalled = signals(control) => signalled,
+        () = pulse(plane) => Err(anyhow::anyhow!("the data worker has stopped")),
+        () = control.policy.watch() => Err(anyhow::anyhow!("the policy watch ended")),
+        () = control.config.watch() => Err(anyhow::anyhow!("the configuration watch ended")),
+        () = control.remember() => Err(anyhow::anyhow!("the store keeper ended")),
+        Some(task) = tasks.join_next() => match task {
+            Ok(Ok(())) => Err(anyhow::anyhow!("a server ended before it was told to")),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error.into()),
+        },
+    };
+    // Nobody may listen: all servers may have ended already.
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(Duration::from_secs(2), async {
+        while tasks.join_next().await.is_some() {}
+    })
+    .await;
+    ending
+}
+
+async fn signals(control: &Control) -> anyhow::Result<Ending> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hand_over = signal(SignalKind::user_defined1())?;
+    let mut reload = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(Ending::Stop),
+            _ = interrupt.recv() => return Ok(Ending::Stop),
+            _ = hand_over.recv() => return Ok(Ending::HandOver),
+            _ = reload.recv() => {
+                control.config.reload();
+                control.policy.reload().await;
+            }
+        }
+    }
+}
+
+/// Returns when the worker is no longer at work.
+async fn pulse(plane: &Plane) {
+    while plane.is_alive() {
+        tokio::time::sleep(PULSE).await;
+    }
+}
