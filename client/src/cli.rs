@@ -64,7 +64,11 @@ enum Output {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
-        Command::Up { profile, name, interface } => {
+        Command::Up {
+            profile,
+            name,
+            interface,
+        } => {
             let options = UpOptions {
                 profile: profile.clone(),
                 name: name.clone(),
@@ -74,7 +78,8 @@ pub fn main() -> ExitCode {
             telemetry::init("POSTERN_LOG", LogFormat::Text)
                 .map_err(|error| failure(2, &error))
                 .and_then(|()| {
-                    run::up(&options).map_err(|error| failure(if error.is_usage() { 2 } else { 1 }, &error))
+                    run::up(&options)
+                        .map_err(|error| failure(if error.is_usage() { 2 } else { 1 }, &error))
                 })
         }
         Command::Down { name } => down(&cli.run_dir, name.as_deref()),
@@ -98,7 +103,7 @@ fn down(run_dir: &Path, name: Option<&str>) -> Result<(), Failure> {
             Err((1, format!("`{}` is still stopping", instance.name())))
         }
         Answer::Stopping => Ok(()),
-        answer => Err(unexpected(answer)),
+        answer @ (Answer::Status(_) | Answer::Error { .. }) => Err(unexpected(answer)),
     }
 }
 
@@ -106,11 +111,13 @@ fn status(run_dir: &Path, name: Option<&str>, output: Output) -> Result<(), Fail
     let instance = find(run_dir, name)?;
     let report: Box<Report> = match ask(&instance, Request::Status)? {
         Answer::Status(report) => report,
-        answer => return Err(unexpected(answer)),
+        answer @ (Answer::Stopping | Answer::Error { .. }) => return Err(unexpected(answer)),
     };
     let text = match output {
         Output::Table => report.to_string(),
-        Output::Json => serde_json::to_string_pretty(&report).map_err(|error| failure(1, &error))? + "\n",
+        Output::Json => {
+            serde_json::to_string_pretty(&report).map_err(|error| failure(1, &error))? + "\n"
+        }
     };
     // A reader that has seen enough (`| head`) is no failure.
     let _ = io::stdout().write_all(text.as_bytes());
@@ -133,12 +140,15 @@ fn find(run_dir: &Path, name: Option<&str>) -> Result<Instance, Failure> {
 fn ask(instance: &Instance, request: Request) -> Result<Answer, Failure> {
     let path = instance.socket();
     control::ask(&path, request).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => "; run it as the user that brought it up",
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                "; it is just starting or ending, try again"
-            }
-            _ => "",
+        let hint = if error.kind() == io::ErrorKind::PermissionDenied {
+            "; run it as the user that brought it up"
+        } else if matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        ) {
+            "; it is just starting or ending, try again"
+        } else {
+            ""
         };
         (1, format!("{}: {error}{hint}", path.display()))
     })
@@ -168,7 +178,10 @@ mod tests {
     #[test]
     fn asking_for_what_does_not_run_fails_with_1() {
         let nowhere = std::env::temp_dir().join("postern-nowhere");
-        assert_eq!(status(&nowhere, None, Output::Json), Err((1, "no tunnel is up".to_owned())));
+        assert_eq!(
+            status(&nowhere, None, Output::Json),
+            Err((1, "no tunnel is up".to_owned()))
+        );
         assert_eq!(down(&nowhere, Some("a/b")).expect_err("no name").0, 2);
     }
 }

@@ -62,17 +62,19 @@ pub fn serve(path: &Path, waker: Waker) -> io::Result<Receiver<Question>> {
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     let (questions, receiver) = sync_channel(WAITING);
-    std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-        // Kept open until the process ends: that is what `down` waits for.
-        let mut stopping = Vec::new();
-        for stream in listener.incoming().flatten() {
-            if let Ok(Request::Down) = answer(&stream, &questions, &waker)
-                && stopping.len() < WAITING
-            {
-                stopping.push(stream);
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            // Kept open until the process ends: that is what `down` waits for.
+            let mut stopping = Vec::new();
+            for stream in listener.incoming().flatten() {
+                if let Ok(Request::Down) = answer(&stream, &questions, &waker)
+                    && stopping.len() < WAITING
+                {
+                    stopping.push(stream);
+                }
             }
-        }
-    })?;
+        })?;
     Ok(receiver)
 }
 
@@ -92,7 +94,9 @@ pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
     let answer = serde_json::from_str(&text)?;
     if answer == Answer::Stopping {
         // Until the process has put everything back and ended.
-        reader.get_ref().set_read_timeout(Some(Duration::from_secs(30)))?;
+        reader
+            .get_ref()
+            .set_read_timeout(Some(Duration::from_secs(30)))?;
         reader.read_to_string(&mut text)?;
     }
     Ok(answer)
@@ -110,7 +114,9 @@ fn answer(
     let request = serde_json::from_str::<Request>(&line);
     let answer = match &request {
         Ok(request) => put(*request, questions, waker),
-        Err(error) => Answer::Error { message: format!("not a request: {error}") },
+        Err(error) => Answer::Error {
+            message: format!("not a request: {error}"),
+        },
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
@@ -121,8 +127,13 @@ fn answer(
 
 fn put(request: Request, questions: &SyncSender<Question>, waker: &Waker) -> Answer {
     let (sender, receiver) = sync_channel(1);
-    let busy = || Answer::Error { message: "the tunnel is too busy to answer".to_owned() };
-    match questions.try_send(Question { request, answer: sender }) {
+    let busy = || Answer::Error {
+        message: "the tunnel is too busy to answer".to_owned(),
+    };
+    match questions.try_send(Question {
+        request,
+        answer: sender,
+    }) {
         Ok(()) => {
             waker.wake();
             receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| busy())
@@ -145,17 +156,28 @@ mod tests {
         let worker = std::thread::spawn(move || {
             let question = questions.recv().expect("a question");
             assert_eq!(question.request, Request::Status);
-            let answer = Answer::Error { message: "not today".to_owned() };
+            let answer = Answer::Error {
+                message: "not today".to_owned(),
+            };
             question.answer.send(answer).expect("somebody waits");
         });
         let answer = ask(&path, Request::Status).expect("an answer");
-        assert_eq!(answer, Answer::Error { message: "not today".to_owned() });
+        assert_eq!(
+            answer,
+            Answer::Error {
+                message: "not today".to_owned()
+            }
+        );
         worker.join().expect("it answered");
 
         let mut stream = UnixStream::connect(&path).expect("listening");
-        stream.write_all(b"{\"request\":\"reboot\"}\n").expect("sent");
+        stream
+            .write_all(b"{\"request\":\"reboot\"}\n")
+            .expect("sent");
         let mut text = String::new();
-        BufReader::new(stream).read_line(&mut text).expect("an answer");
+        BufReader::new(stream)
+            .read_line(&mut text)
+            .expect("an answer");
         assert!(text.contains("not a request"), "{text}");
         fs::remove_file(&path).expect("removed");
     }

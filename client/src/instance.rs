@@ -60,7 +60,10 @@ impl Instance {
         if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(good) {
             return Err(InstanceError::Name(name.to_owned()));
         }
-        Ok(Instance { folder: folder.to_owned(), name: name.to_owned() })
+        Ok(Instance {
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// The named tunnel, or the only one that runs.
@@ -111,8 +114,15 @@ impl Instance {
     /// # Errors
     /// It runs already, or the folder is not ours to write to.
     pub fn lock(&self) -> Result<Lock, InstanceError> {
-        let failed = |source| InstanceError::Folder { path: self.folder.clone(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        let failed = |source| InstanceError::Folder {
+            path: self.folder.clone(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .map_err(failed)?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -194,7 +204,11 @@ mod tests {
         let error = running(None).expect_err("two run");
         assert!(error.contains("ana-laptop, ben"), "{error}");
         fs::write(ben.file("lock"), "net:[1]").expect("written");
-        assert_eq!(running(None), Ok(ana.clone()), "ben is in another namespace");
+        assert_eq!(
+            running(None),
+            Ok(ana.clone()),
+            "ben is in another namespace"
+        );
         assert_eq!(running(Some("ben")), Ok(ben), "and found by name");
         drop(second);
         assert_eq!(running(None), Ok(ana.clone()));

@@ -17,8 +17,12 @@ impl Prefixes {
         let mut set = Prefixes::default();
         for prefix in prefixes {
             match prefix {
-                IpNet::V4(net) => set.v4.push((net.network().to_bits(), net.broadcast().to_bits())),
-                IpNet::V6(net) => set.v6.push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V4(net) => set
+                    .v4
+                    .push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V6(net) => set
+                    .v6
+                    .push((net.network().to_bits(), net.broadcast().to_bits())),
             }
         }
         disjoint(&mut set.v4);
@@ -50,7 +54,10 @@ fn disjoint<T: Ord + Copy>(ranges: &mut Vec<(T, T)>) {
 
 fn holds<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
     let after = ranges.partition_point(|&(first, _)| first <= address);
-    after.checked_sub(1).and_then(|place| ranges.get(place)).is_some_and(|range| address <= range.1)
+    after
+        .checked_sub(1)
+        .and_then(|place| ranges.get(place))
+        .is_some_and(|range| address <= range.1)
 }
 
 #[cfg(test)]
@@ -59,17 +66,40 @@ mod tests {
 
     #[test]
     fn the_set_answers_as_asking_each_prefix_would() {
-        let nets: Vec<IpNet> = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.10/32", "192.0.2.11/32", "2001:db8::/64"]
-            .map(|text| text.parse().expect("a prefix"))
-            .to_vec();
+        let nets: Vec<IpNet> = [
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "192.0.2.10/32",
+            "192.0.2.11/32",
+            "2001:db8::/64",
+        ]
+        .map(|text| text.parse().expect("a prefix"))
+        .to_vec();
         let set = Prefixes::new(&nets);
         for text in [
-            "9.255.255.255", "10.0.0.0", "10.1.2.3", "10.255.255.255", "11.0.0.0", "192.0.2.9",
-            "192.0.2.10", "192.0.2.11", "192.0.2.12", "0.0.0.0", "255.255.255.255",
-            "2001:db8::", "2001:db8::ffff:ffff:ffff:ffff", "2001:db8:0:1::", "::", "::ffff:10.0.0.1",
+            "9.255.255.255",
+            "10.0.0.0",
+            "10.1.2.3",
+            "10.255.255.255",
+            "11.0.0.0",
+            "192.0.2.9",
+            "192.0.2.10",
+            "192.0.2.11",
+            "192.0.2.12",
+            "0.0.0.0",
+            "255.255.255.255",
+            "2001:db8::",
+            "2001:db8::ffff:ffff:ffff:ffff",
+            "2001:db8:0:1::",
+            "::",
+            "::ffff:10.0.0.1",
         ] {
             let address: IpAddr = text.parse().expect("an address");
-            assert_eq!(set.contains(address), nets.iter().any(|net| net.contains(&address)), "{text}");
+            assert_eq!(
+                set.contains(address),
+                nets.iter().any(|net| net.contains(&address)),
+                "{text}"
+            );
         }
         assert!(!Prefixes::default().contains(IpAddr::from([10, 0, 0, 1])));
     }

@@ -58,7 +58,10 @@ pub enum ProfileError {
 /// # Errors
 /// [`ProfileError`]; everything that is wrong with the contents at once.
 pub fn load(path: &Path) -> Result<Profile, ProfileError> {
-    let unreadable = |source| ProfileError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| ProfileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
@@ -67,10 +70,15 @@ pub fn load(path: &Path) -> Result<Profile, ProfileError> {
     let mode = metadata.mode() & 0o7777;
     // A pipe (`postern up /dev/stdin`) has no readers but us.
     if metadata.is_file() && mode & 0o077 != 0 {
-        return Err(ProfileError::Exposed { path: path.to_owned(), mode });
+        return Err(ProfileError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let mut text = String::new();
-    file.take(MAX_PROFILE + 1).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(MAX_PROFILE + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     if text.len() as u64 > MAX_PROFILE {
         return Err(ProfileError::TooLong(path.to_owned()));
     }
@@ -80,33 +88,41 @@ pub fn load(path: &Path) -> Result<Profile, ProfileError> {
 fn parse(path: &Path, text: &str) -> Result<Profile, ProfileError> {
     let options = serde_saphyr::options! { with_snippet: false };
     let profile: Profile = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        ProfileError::Malformed { path: path.to_owned(), message: error.to_string() }
+        ProfileError::Malformed {
+            path: path.to_owned(),
+            message: error.to_string(),
+        }
     })?;
     let problems = profile.check();
     if problems.is_empty() {
         Ok(profile)
     } else {
-        Err(ProfileError::Wrong { path: path.to_owned(), problems })
+        Err(ProfileError::Wrong {
+            path: path.to_owned(),
+            problems,
+        })
     }
 }
 
 fn hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::NotFound => {
-            "; `postern-gateway device add NAME` prints a profile: save it and give its path"
-        }
-        io::ErrorKind::PermissionDenied => "; run as its owner or as root",
-        _ => "",
+    if source.kind() == io::ErrorKind::NotFound {
+        "; `postern-gateway device add NAME` prints a profile: save it and give its path"
+    } else if source.kind() == io::ErrorKind::PermissionDenied {
+        "; run as its owner or as root"
+    } else {
+        ""
     }
 }
 
 fn list(problems: &[ProfileProblem]) -> String {
     match problems {
         [one] => one.to_string(),
-        many => many.iter().fold(format!("{} problems", many.len()), |mut text, problem| {
-            let _ = write!(text, "\n  {problem}");
-            text
-        }),
+        many => many
+            .iter()
+            .fold(format!("{} problems", many.len()), |mut text, problem| {
+                let _ = write!(text, "\n  {problem}");
+                text
+            }),
     }
 }
 
@@ -126,18 +142,25 @@ mod tests {
     }
 
     fn refusal(text: &str) -> String {
-        parse(Path::new("ana.yaml"), text).expect_err("refused").to_string()
+        parse(Path::new("ana.yaml"), text)
+            .expect_err("refused")
+            .to_string()
     }
 
     #[test]
     fn a_good_profile_is_read_from_a_private_file_only() {
         let path = std::env::temp_dir().join(format!("postern-profile-{}", std::process::id()));
         std::fs::write(&path, text("192.0.2.10/32")).expect("written");
-        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("owner");
+        let mode = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("owner")
+        };
         for exposed in [0o644, 0o640, 0o604, 0o660] {
             mode(exposed);
             let error = load(&path).expect_err("exposed").to_string();
-            assert!(error.contains("chmod 600") && !error.contains(KEY), "{error}");
+            assert!(
+                error.contains("chmod 600") && !error.contains(KEY),
+                "{error}"
+            );
         }
         mode(0o600);
         let profile = load(&path).expect("a profile");
@@ -152,7 +175,13 @@ mod tests {
         let good = text("192.0.2.10/32");
         for (broken, place) in [
             (good.replace("mtu:", "mut:"), "line 5"),
-            (good.replace(&format!("private_key: {KEY}"), &format!("private_key: {}", &KEY[..40])), "line 3"),
+            (
+                good.replace(
+                    &format!("private_key: {KEY}"),
+                    &format!("private_key: {}", &KEY[..40]),
+                ),
+                "line 3",
+            ),
             (good.replace("51820", "0"), "line 8"),
             (good.replace("192.0.2.10/32", "192.0.2.300/32"), "line 10"),
             (good.replace("mtu: 1420", "mtu: 1420\nmtu: 1500"), "line 6"),
@@ -166,7 +195,13 @@ mod tests {
     #[test]
     fn everything_that_makes_no_sense_is_said_at_once() {
         let error = refusal(&text("0.0.0.0/0, 10.0.0.1/8").replace("mtu: 1420", "mtu: 100"));
-        for part in ["3 problems", "mtu:", "include[0]", "include[1]", "10.0.0.0/8"] {
+        for part in [
+            "3 problems",
+            "mtu:",
+            "include[0]",
+            "include[1]",
+            "10.0.0.0/8",
+        ] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }

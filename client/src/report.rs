@@ -6,7 +6,7 @@ use postern_proto::keys::PublicKey;
 use postern_proto::now::Now;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -94,7 +94,9 @@ impl Report {
     #[must_use]
     pub fn new(identity: &Identity, status: &Status, now: Now) -> Report {
         let profile = &identity.profile;
-        let age = status.last_handshake.map(|at| now.mono.since(at.mono).as_secs());
+        let age = status
+            .last_handshake
+            .map(|at| now.mono.since(at.mono).as_secs());
         Report {
             name: identity.name.clone(),
             pid: std::process::id(),
@@ -128,12 +130,29 @@ impl Report {
 fn reported(refusal: &Refusal) -> Option<ReportedRefusal> {
     let (kind, protocol, address, port, reason, rule, condition) = match &refusal.message {
         Message::Hello { .. } => return None,
-        Message::Refused { protocol, address, port, reason, rule, condition } => {
-            ("refused", protocol, address, port, reason, rule, condition.clone())
-        }
-        Message::Cut { protocol, address, port, reason, rule } => {
-            ("cut", protocol, address, port, reason, rule, String::new())
-        }
+        Message::Refused {
+            protocol,
+            address,
+            port,
+            reason,
+            rule,
+            condition,
+        } => (
+            "refused",
+            protocol,
+            address,
+            port,
+            reason,
+            rule,
+            condition.clone(),
+        ),
+        Message::Cut {
+            protocol,
+            address,
+            port,
+            reason,
+            rule,
+        } => ("cut", protocol, address, port, reason, rule, String::new()),
     };
     Some(ReportedRefusal {
         at: refusal.at.rfc3339(),
@@ -150,9 +169,7 @@ fn reported(refusal: &Refusal) -> Option<ReportedRefusal> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let join = |items: &mut dyn Iterator<Item = String>| {
-            items.collect::<Vec<_>>().join(", ")
-        };
+        let join = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
         let state = match (self.connected, self.last_handshake_age) {
             (true, _) => "connected".to_owned(),
             (false, None) => format!("connecting ({} attempts unanswered)", self.unanswered),
@@ -161,7 +178,9 @@ impl fmt::Display for Report {
             }
             (false, Some(_)) => "idle (the next packet connects)".to_owned(),
         };
-        let endpoint = self.endpoint.map_or("not known yet".to_owned(), |at| at.to_string());
+        let endpoint = self
+            .endpoint
+            .map_or("not known yet".to_owned(), |at| at.to_string());
         let handshake = self.last_handshake_age.map_or("never".to_owned(), |age| {
             format!("{} ago", lasting(Duration::from_secs(age)))
         });
@@ -169,12 +188,33 @@ impl fmt::Display for Report {
         writeln!(f, "state           {state}")?;
         writeln!(f, "endpoint        {endpoint}")?;
         writeln!(f, "last handshake  {handshake}")?;
-        writeln!(f, "received        {} in {} packets", bytes(self.rx_bytes), self.rx_packets)?;
-        writeln!(f, "sent            {} in {} packets", bytes(self.tx_bytes), self.tx_packets)?;
-        writeln!(f, "addresses       {}", join(&mut self.addresses.iter().map(ToString::to_string)))?;
-        writeln!(f, "include         {}", join(&mut self.include.iter().map(prefix)))?;
+        writeln!(
+            f,
+            "received        {} in {} packets",
+            bytes(self.rx_bytes),
+            self.rx_packets
+        )?;
+        writeln!(
+            f,
+            "sent            {} in {} packets",
+            bytes(self.tx_bytes),
+            self.tx_packets
+        )?;
+        writeln!(
+            f,
+            "addresses       {}",
+            join(&mut self.addresses.iter().map(ToString::to_string))
+        )?;
+        writeln!(
+            f,
+            "include         {}",
+            join(&mut self.include.iter().map(prefix))
+        )?;
         if !self.drops.is_empty() {
-            let drops = &mut self.drops.iter().map(|(reason, count)| format!("{reason} {count}"));
+            let drops = &mut self
+                .drops
+                .iter()
+                .map(|(reason, count)| format!("{reason} {count}"));
             writeln!(f, "dropped         {}", join(drops))?;
         }
         if !self.refusals.is_empty() {
@@ -206,7 +246,11 @@ impl fmt::Display for Report {
 /// `192.0.2.10` for a single address, `192.0.2.0/24` for more.
 #[must_use]
 pub fn prefix(net: &ipnet::IpNet) -> String {
-    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
+    }
 }
 
 fn target(refusal: &ReportedRefusal) -> String {
@@ -218,26 +262,26 @@ fn target(refusal: &ReportedRefusal) -> String {
 
 /// Text from the other end, without anything that a terminal would obey.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 fn lasting(time: Duration) -> String {
     match time.as_secs() {
-        seconds @ ..120 => format!("{seconds} s"),
-        seconds @ ..7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200.. => format!("{} h", seconds / 3600),
     }
 }
 
 fn bytes(count: u64) -> String {
-    let mut text = String::new();
-    let _ = match count {
-        0..10_000 => write!(text, "{count} B"),
-        ..10_000_000 => write!(text, "{} kB", count / 1000),
-        ..10_000_000_000 => write!(text, "{} MB", count / 1_000_000),
-        _ => write!(text, "{} GB", count / 1_000_000_000),
-    };
-    text
+    match count {
+        0..10_000 => format!("{count} B"),
+        10_000..10_000_000 => format!("{} kB", count / 1000),
+        10_000_000..10_000_000_000 => format!("{} MB", count / 1_000_000),
+        10_000_000_000.. => format!("{} GB", count / 1_000_000_000),
+    }
 }
 
 #[cfg(test)]
@@ -301,6 +345,9 @@ mod tests {
     #[test]
     fn the_json_form_is_read_back() {
         let text = serde_json::to_string(&report()).expect("serialises");
-        assert_eq!(serde_json::from_str::<Report>(&text).expect("own form"), report());
+        assert_eq!(
+            serde_json::from_str::<Report>(&text).expect("own form"),
+            report()
+        );
     }
 }

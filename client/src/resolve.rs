@@ -31,14 +31,16 @@ impl Resolver {
     pub fn start(endpoints: Vec<HostPort>, waker: Waker) -> io::Result<Resolver> {
         let (ask, asked) = sync_channel(1);
         let (sender, results) = sync_channel(1);
-        std::thread::Builder::new().name("resolver".to_owned()).spawn(move || {
-            for () in asked {
-                if sender.send(resolve(&endpoints)).is_err() {
-                    return;
+        std::thread::Builder::new()
+            .name("resolver".to_owned())
+            .spawn(move || {
+                for () in asked {
+                    if sender.send(resolve(&endpoints)).is_err() {
+                        return;
+                    }
+                    waker.wake();
                 }
-                waker.wake();
-            }
-        })?;
+            })?;
         Ok(Resolver { ask, results })
     }
 
@@ -49,7 +51,10 @@ impl Resolver {
 }
 
 fn resolve(endpoints: &[HostPort]) -> Resolved {
-    let mut resolved = Resolved { endpoints: Vec::new(), failures: Vec::new() };
+    let mut resolved = Resolved {
+        endpoints: Vec::new(),
+        failures: Vec::new(),
+    };
     for endpoint in endpoints {
         match (endpoint.host.as_str(), endpoint.port).to_socket_addrs() {
             Ok(addresses) => {
@@ -59,7 +64,9 @@ fn resolve(endpoints: &[HostPort]) -> Resolved {
                     }
                 }
             }
-            Err(error) => resolved.failures.push(format!("{}: {error}", endpoint.host)),
+            Err(error) => resolved
+                .failures
+                .push(format!("{}: {error}", endpoint.host)),
         }
     }
     resolved
@@ -71,8 +78,12 @@ mod tests {
 
     #[test]
     fn addresses_need_no_look_up_and_come_once_in_order() {
-        let list = ["203.0.113.5:51820", "[2001:db8::1]:51820", "203.0.113.5:51820"]
-            .map(|text| text.parse().expect("an endpoint"));
+        let list = [
+            "203.0.113.5:51820",
+            "[2001:db8::1]:51820",
+            "203.0.113.5:51820",
+        ]
+        .map(|text| text.parse().expect("an endpoint"));
         let waker = Waker::new().expect("an eventfd");
         let resolver = Resolver::start(list.to_vec(), waker).expect("a thread");
         resolver.ask();

@@ -1,23 +1,25 @@
 //! `postern up`: sets up, turns the one worker, puts everything back. Poll, process, flush.
 
 use crate::control::{self, Answer, Question, Request};
-use crate::instance::{Instance, InstanceError, Lock};
-use crate::profile::{self, ProfileError};
+use crate::instance::{Instance, Lock};
+use crate::profile;
 use crate::report::{Identity, Report};
 use crate::resolve::{Resolved, Resolver};
-use crate::split_tunnel::{self, Clash, Plan, SplitTunnel};
+use crate::split_tunnel::{self, Plan, SplitTunnel};
 use crate::state::{Client, Config};
+use error::io;
 use ipnet::IpNet;
 use postern_io::clock::Clock;
-use postern_io::host::{HostError, drop_privileges, has_net_admin, routes};
-use postern_io::poll::{Sources, Waker};
+use postern_io::host::{has_net_admin, routes};
+use postern_io::poll::Waker;
 use postern_io::road::{Inputs, Outputs, open};
-use postern_io::signal::{Signal, Signals};
-use postern_io::tun::{Offload, Tun, TunError, TunOptions};
-use postern_io::udp::{UdpEnd, UdpError, UdpOptions};
+use postern_io::signal::Signals;
+use postern_io::tun::{Offload, Tun, TunOptions};
+use postern_io::udp::{UdpEnd, UdpOptions};
 use postern_proto::now::{Mono, Now};
 use postern_proto::profile::Profile;
-use std::io::{self, Write as _};
+use set_up::{asked_to_stop, first_look_up, free_interface, give_up_privileges, make_plan, seed};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -26,16 +28,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+mod error;
+mod set_up;
+
+pub use error::UpError;
+
 /// Initiations without an answer after which the endpoints are looked up again.
 const LOOK_UP_AFTER: u64 = 3;
 /// Look-ups are at least so far apart.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(15);
-/// A start waits so long for the first look-up, then goes on without.
-const FIRST_LOOK_UP: Duration = Duration::from_secs(8);
 /// Route changes come in flocks: one look at the network for all within this time.
 const NETWORK_PAUSE: Duration = Duration::from_millis(300);
-/// Interfaces that are tried when none is named: postern0 to postern15.
-const INTERFACES: usize = 16;
 
 /// What `postern up` was told.
 #[derive(Clone, Debug)]
@@ -48,67 +51,6 @@ pub struct UpOptions {
     pub interface: Option<String>,
     /// Where lock, state file and socket are.
     pub run_dir: PathBuf,
-}
-
-/// Why a tunnel did not come up, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum UpError {
-    /// The profile.
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
-    /// The name, the folder, or one that runs.
-    #[error(transparent)]
-    Instance(#[from] InstanceError),
-    /// The include list does not fit this host.
-    #[error("this profile does not fit this host:{}", lines(.0))]
-    Clash(Vec<Clash>),
-    /// The gateway's key is the device's own.
-    #[error("gateway.public_key is the device's own: write the gateway's")]
-    OwnKey,
-    /// The process may not change the network.
-    #[error("postern up needs CAP_NET_ADMIN: run it with sudo, or `setcap cap_net_admin+ep` the binary")]
-    NotPermitted,
-    /// The host refused.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// No interface.
-    #[error(transparent)]
-    Tun(#[from] TunError),
-    /// No sockets.
-    #[error(transparent)]
-    Udp(#[from] UdpError),
-    /// The interface is gone.
-    #[error("the interface {0} was removed; everything else was put back")]
-    InterfaceGone(String),
-    /// Anything else.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// What the system answered.
-        source: io::Error,
-    },
-}
-
-impl UpError {
-    /// Whether the user has to change something that he wrote, as opposed to something that
-    /// failed: exit code 2, not 1.
-    #[must_use]
-    pub fn is_usage(&self) -> bool {
-        match self {
-            UpError::Profile(ProfileError::Unreadable { .. }) => false,
-            UpError::Profile(_) | UpError::Clash(_) | UpError::OwnKey => true,
-            UpError::Instance(InstanceError::Name(_)) => true,
-            UpError::Host(HostError::InterfaceName(_)) | UpError::Tun(TunError::BadName(_)) => true,
-            UpError::Instance(_)
-            | UpError::NotPermitted
-            | UpError::Host(_)
-            | UpError::Tun(_)
-            | UpError::Udp(_)
-            | UpError::InterfaceGone(_)
-            | UpError::Io { .. } => false,
-        }
-    }
 }
 
 /// Brings the tunnel up and keeps it up until a signal or `postern down`.
@@ -129,7 +71,9 @@ pub fn up(options: &UpOptions) -> Result<(), UpError> {
     let waker = Waker::new().map_err(io("making an eventfd"))?;
     let resolver = Resolver::start(profile.gateway.endpoints.clone(), waker.clone())
         .map_err(io("starting the resolver"))?;
-    let Some(resolved) = first_look_up(&resolver, &waker, &signals)? else { return Ok(()) };
+    let Some(resolved) = first_look_up(&resolver, &waker, &signals)? else {
+        return Ok(());
+    };
 
     split_tunnel::clean_up(&instance.state_file())?;
     let interface = match &options.interface {
@@ -137,17 +81,23 @@ pub fn up(options: &UpOptions) -> Result<(), UpError> {
         None => free_interface()?,
     };
     let plan = make_plan(&profile, &interface, &resolved.endpoints)?;
-    for left_out in profile.include.iter().filter(|net| !plan.routes.contains(net)) {
+    for left_out in profile
+        .include
+        .iter()
+        .filter(|net| !plan.routes.contains(net))
+    {
         tracing::warn!(
             "include {left_out} is not routed: this device has no tunnel address of its family"
         );
     }
     let tunnel = SplitTunnel::announce(&instance.state_file(), &interface, &plan)?;
-    let result = Worker::set_up(&instance, profile, &interface, plan, &tunnel, waker, resolver)
-        .and_then(|mut worker| {
-            worker.resolved(resolved);
-            worker.run(&signals)
-        });
+    let result = Worker::set_up(
+        &instance, profile, &interface, plan, &tunnel, waker, resolver,
+    )
+    .and_then(|mut worker| {
+        worker.resolved(resolved);
+        worker.run(&signals)
+    });
     // The interface went with the worker, and its routes with it.
     let removed = tunnel.remove();
     let _ = std::fs::remove_file(instance.socket());
@@ -199,7 +149,7 @@ impl Worker {
             offload: Offload::Auto,
         })?;
         let interface = tun.name().to_owned();
-        tunnel.make_routes()?;
+        tunnel.make_routes(tun.has_v6())?;
         let (inputs, outputs) = open(udp, Some(tun)).map_err(io("setting up the sockets"))?;
 
         let questions = control::serve(&instance.socket(), waker.clone())
@@ -211,7 +161,11 @@ impl Worker {
                 wake.wake();
             }
         })?;
-        let identity = Identity { name: instance.name().to_owned(), interface, profile };
+        let identity = Identity {
+            name: instance.name().to_owned(),
+            interface,
+            profile,
+        };
         Ok(Worker {
             client,
             identity,
@@ -235,17 +189,36 @@ impl Worker {
     fn run(&mut self, signals: &Signals) -> Result<(), UpError> {
         self.outputs.flush();
         loop {
-            let deadline = self.client.next_deadline().min(self.look_at_network);
+            let look_up = if self.wants_look_up() {
+                self.next_look_up
+            } else {
+                Mono::NEVER
+            };
+            let deadline = self
+                .client
+                .next_deadline()
+                .min(self.look_at_network)
+                .min(look_up);
             let ready = self
                 .inputs
-                .wait(&self.waker, Some(signals.as_fd()), deadline, Clock::now().mono)
+                .wait(
+                    &self.waker,
+                    Some(signals.as_fd()),
+                    deadline,
+                    Clock::now().mono,
+                )
                 .map_err(io("waiting"))?;
             let now = Clock::now();
             if ready.signalled && asked_to_stop(signals) {
                 return Ok(());
             }
 
-            let Worker { client, inputs, outputs, .. } = self;
+            let Worker {
+                client,
+                inputs,
+                outputs,
+                ..
+            } = self;
             inputs.udp(ready, |from, datagram| {
                 client.from_network(from, datagram, outputs, now);
             });
@@ -308,7 +281,8 @@ impl Worker {
         }
         // A name that cannot be looked up right now does not make the known address wrong.
         if !resolved.endpoints.is_empty() {
-            self.client.set_endpoints(resolved.endpoints, &mut self.outputs, now);
+            self.client
+                .set_endpoints(resolved.endpoints, &mut self.outputs, now);
         }
         self.next_look_up = now.mono + LOOK_UP_PAUSE;
         self.path = self.path_now();
@@ -358,11 +332,14 @@ impl Worker {
         }
         self.silence_told = lost;
         self.was_connected = (connected || self.was_connected) && !lost;
-        let nowhere = self.client.endpoint().is_none();
-        if (lost || nowhere) && self.next_look_up <= now.mono {
+        if self.wants_look_up() && self.next_look_up <= now.mono {
             self.next_look_up = now.mono + LOOK_UP_PAUSE;
             self.resolver.ask();
         }
+    }
+
+    fn wants_look_up(&self) -> bool {
+        self.client.unanswered() >= LOOK_UP_AFTER || self.client.endpoint().is_none()
     }
 
     fn say_silent(&self) {
@@ -377,7 +354,10 @@ impl Worker {
     }
 
     fn say_connected(&mut self) {
-        let at = self.client.endpoint().map_or_else(String::new, |at| at.to_string());
+        let at = self
+            .client
+            .endpoint()
+            .map_or_else(String::new, |at| at.to_string());
         if self.ever_connected {
             tracing::info!("connected again to {at}");
             return;
@@ -385,82 +365,19 @@ impl Worker {
         self.ever_connected = true;
         let through = count(&self.identity.profile.include);
         // Nobody reads it: the tunnel is up all the same.
-        let _ = writeln!(io::stdout(), "connected to {at}: {through} through the tunnel");
+        let _ = writeln!(
+            std::io::stdout(),
+            "connected to {at}: {through} through the tunnel"
+        );
     }
-}
-
-fn asked_to_stop(signals: &Signals) -> bool {
-    std::iter::from_fn(|| signals.next())
-        .any(|signal| matches!(signal, Signal::Interrupt | Signal::Terminate))
-}
-
-/// `None`: a signal came first.
-fn first_look_up(
-    resolver: &Resolver,
-    waker: &Waker,
-    signals: &Signals,
-) -> Result<Option<Resolved>, UpError> {
-    resolver.ask();
-    let deadline = Clock::now().mono + FIRST_LOOK_UP;
-    loop {
-        if let Ok(resolved) = resolver.results.try_recv() {
-            return Ok(Some(resolved));
-        }
-        let now = Clock::now().mono;
-        if deadline <= now {
-            return Ok(Some(Resolved { endpoints: Vec::new(), failures: Vec::new() }));
-        }
-        let sources =
-            Sources { udp4: None, udp6: None, tun: None, waker, signals: Some(signals.as_fd()) };
-        let ready = sources.wait(deadline, now).map_err(io("waiting"))?;
-        if ready.signalled && asked_to_stop(signals) {
-            return Ok(None);
-        }
-    }
-}
-
-fn make_plan(
-    profile: &Profile,
-    interface: &str,
-    endpoints: &[SocketAddr],
-) -> Result<Plan, UpError> {
-    let (routes, addresses) = (routes::routes()?, routes::addresses()?);
-    split_tunnel::plan(profile, interface, endpoints, &routes, &addresses).map_err(UpError::Clash)
-}
-
-fn free_interface() -> Result<String, UpError> {
-    for number in 0..INTERFACES {
-        let name = format!("postern{number}");
-        if !routes::interface_exists(&name)? {
-            return Ok(name);
-        }
-    }
-    Err(TunError::Busy(format!("postern{}", INTERFACES - 1)).into())
-}
-
-/// Keeps CAP_NET_ADMIN only. Not where the folder belongs to somebody else: root alone could
-/// write to it, by a capability that would be gone.
-fn give_up_privileges(options: &UpOptions) -> Result<(), UpError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let owner = std::fs::metadata(&options.run_dir).map(|folder| folder.uid());
-    if owner.is_ok_and(|owner| owner == rustix::process::geteuid().as_raw()) {
-        drop_privileges()?;
-    }
-    Ok(())
-}
-
-fn seed() -> Result<u64, UpError> {
-    use std::io::Read as _;
-    let mut seed = [0; 8];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut seed))
-        .map_err(io("reading /dev/urandom"))?;
-    Ok(u64::from_ne_bytes(seed))
 }
 
 /// `4 addresses`, `1 network`, `4 addresses and 1 network`.
 fn count(include: &[IpNet]) -> String {
-    let singles = include.iter().filter(|net| net.prefix_len() == net.max_prefix_len()).count();
+    let singles = include
+        .iter()
+        .filter(|net| net.prefix_len() == net.max_prefix_len())
+        .count();
     let many = |count: usize, one: &str, more: &str| match count {
         0 => None,
         1 => Some(format!("1 {one}")),
@@ -468,15 +385,11 @@ fn count(include: &[IpNet]) -> String {
     };
     let addresses = many(singles, "address", "addresses");
     let networks = many(include.len() - singles, "network", "networks");
-    addresses.into_iter().chain(networks).collect::<Vec<_>>().join(" and ")
-}
-
-fn io(doing: &'static str) -> impl FnOnce(io::Error) -> UpError {
-    move |source| UpError::Io { doing, source }
-}
-
-fn lines(clashes: &[Clash]) -> String {
-    clashes.iter().map(|clash| format!("\n  {clash}")).collect()
+    addresses
+        .into_iter()
+        .chain(networks)
+        .collect::<Vec<_>>()
+        .join(" and ")
 }
 
 #[cfg(test)]
@@ -486,10 +399,18 @@ mod tests {
     #[test]
     fn the_connected_line_counts_in_words() {
         let count = |texts: &[&str]| {
-            count(&texts.iter().map(|text| text.parse().expect("a prefix")).collect::<Vec<_>>())
+            count(
+                &texts
+                    .iter()
+                    .map(|text| text.parse().expect("a prefix"))
+                    .collect::<Vec<_>>(),
+            )
         };
         assert_eq!(count(&["192.0.2.10/32"]), "1 address");
         assert_eq!(count(&["192.0.2.10/32", "2001:db8::1/128"]), "2 addresses");
-        assert_eq!(count(&["192.0.2.10/32", "10.0.0.0/24"]), "1 address and 1 network");
+        assert_eq!(
+            count(&["192.0.2.10/32", "10.0.0.0/24"]),
+            "1 address and 1 network"
+        );
     }
 }

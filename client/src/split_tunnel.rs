@@ -77,15 +77,27 @@ impl fmt::Display for Clash {
                 "include {include} covers the gateway's endpoint {endpoint}: the tunnel would carry itself; take {} out of the include list, or reach the gateway by another address",
                 endpoint.ip()
             ),
-            Clash::Local { include, network, interface } => write!(
+            Clash::Local {
+                include,
+                network,
+                interface,
+            } => write!(
                 f,
                 "include {include} overlaps {network}, a network that this host is on ({interface}); narrow the include list, or leave that network"
             ),
-            Clash::Own { include, address, interface } => write!(
+            Clash::Own {
+                include,
+                address,
+                interface,
+            } => write!(
                 f,
                 "{include} holds {address}, an address of this host ({interface}); is another tunnel up? `postern down`, or narrow the include list"
             ),
-            Clash::Route { include, route, interface } => write!(
+            Clash::Route {
+                include,
+                route,
+                interface,
+            } => write!(
                 f,
                 "this host routes {route} to {interface}, inside include {include}: that traffic would pass beside the tunnel; remove that route, or narrow the include list"
             ),
@@ -111,19 +123,32 @@ pub fn plan(
 ) -> Result<Plan, Vec<Clash>> {
     let mut clashes = Vec::new();
     // Many small prefixes can amount to the whole Internet, too.
-    if let Some(net) =
-        IpNet::aggregate(&profile.include).into_iter().find(|net| net.prefix_len() <= 1)
+    if let Some(net) = IpNet::aggregate(&profile.include)
+        .into_iter()
+        .find(|net| net.prefix_len() <= 1)
     {
         clashes.push(Clash::DefaultRoute(net));
     }
     for include in &profile.include {
-        for endpoint in endpoints.iter().filter(|endpoint| include.contains(&endpoint.ip())) {
-            clashes.push(Clash::Endpoint { include: *include, endpoint: *endpoint });
+        for endpoint in endpoints
+            .iter()
+            .filter(|endpoint| include.contains(&endpoint.ip()))
+        {
+            clashes.push(Clash::Endpoint {
+                include: *include,
+                endpoint: *endpoint,
+            });
         }
-        clashes.extend(clash(*include, interface, routes, addresses));
+        if include.prefix_len() > 1 {
+            clashes.extend(clash(*include, interface, routes, addresses));
+        }
     }
 
-    let mut planned = Plan { v4: None, v6: None, routes: Vec::new() };
+    let mut planned = Plan {
+        v4: None,
+        v6: None,
+        routes: Vec::new(),
+    };
     for &address in &profile.addresses {
         let second = match address {
             IpAddr::V4(v4) => planned.v4.replace(v4).is_some(),
@@ -134,7 +159,12 @@ pub fn plan(
         }
         clashes.extend(clash(IpNet::from(address), interface, routes, addresses));
     }
-    let gateway = profile.gateway.tunnel_addresses.iter().copied().map(IpNet::from);
+    let gateway = profile
+        .gateway
+        .tunnel_addresses
+        .iter()
+        .copied()
+        .map(IpNet::from);
     let wanted: BTreeSet<IpNet> = profile.include.iter().copied().chain(gateway).collect();
     let can_carry = |net: &IpNet| match net {
         IpNet::V4(_) => planned.v4.is_some(),
@@ -142,7 +172,11 @@ pub fn plan(
     };
     let routes = wanted.into_iter().filter(can_carry).collect();
     planned.routes = routes;
-    if clashes.is_empty() { Ok(planned) } else { Err(clashes) }
+    if clashes.is_empty() {
+        Ok(planned)
+    } else {
+        Err(clashes)
+    }
 }
 
 /// The worst thing on this host that stands in the way of one entry.
@@ -163,7 +197,11 @@ fn clash(
     let local = others()
         .filter(|route| route.gateway.is_none() && route.interface.is_some())
         .find(|route| include.contains(&route.prefix) || route.prefix.contains(&include))
-        .map(|route| Clash::Local { include, network: route.prefix, interface: name(route) });
+        .map(|route| Clash::Local {
+            include,
+            network: route.prefix,
+            interface: name(route),
+        });
     let own = || {
         addresses
             .iter()
@@ -175,11 +213,13 @@ fn clash(
             })
     };
     let inside = || {
-        others().find(|route| include.contains(&route.prefix)).map(|route| Clash::Route {
-            include,
-            route: route.prefix,
-            interface: name(route),
-        })
+        others()
+            .find(|route| include.contains(&route.prefix))
+            .map(|route| Clash::Route {
+                include,
+                route: route.prefix,
+                interface: name(route),
+            })
     };
     local.or_else(own).or_else(inside)
 }
@@ -204,18 +244,31 @@ impl SplitTunnel {
     /// # Errors
     /// The state file cannot be written.
     pub fn announce(file: &Path, interface: &str, plan: &Plan) -> Result<SplitTunnel, HostError> {
-        let record = Record { interface: interface.to_owned(), routes: plan.routes.clone() };
-        record::write(file, &record)
-            .map_err(|source| HostError::State { path: file.to_owned(), source })?;
-        Ok(SplitTunnel { file: file.to_owned(), record })
+        let record = Record {
+            interface: interface.to_owned(),
+            routes: plan.routes.clone(),
+        };
+        record::write(file, &record).map_err(|source| HostError::State {
+            path: file.to_owned(),
+            source,
+        })?;
+        Ok(SplitTunnel {
+            file: file.to_owned(),
+            record,
+        })
     }
 
-    /// Makes the routes, when the interface is there.
+    /// Makes the routes, when the interface is there; those of IPv6 if it has that.
     ///
     /// # Errors
     /// A route could not be made; those that were, are removed.
-    pub fn make_routes(&self) -> Result<(), HostError> {
-        for route in &self.record.routes {
+    pub fn make_routes(&self, v6: bool) -> Result<(), HostError> {
+        for route in self
+            .record
+            .routes
+            .iter()
+            .filter(|route| v6 || route.addr().is_ipv4())
+        {
             if let Err(error) = routes::add_route(*route, &self.record.interface) {
                 let _ = self.remove_routes();
                 return Err(error);
@@ -230,15 +283,19 @@ impl SplitTunnel {
     /// The first thing that failed; everything is tried.
     pub fn remove(self) -> Result<(), HostError> {
         self.remove_routes()?;
-        record::remove(&self.file)
-            .map_err(|source| HostError::State { path: self.file.clone(), source })
+        record::remove(&self.file).map_err(|source| HostError::State {
+            path: self.file.clone(),
+            source,
+        })
     }
 
     fn remove_routes(&self) -> Result<(), HostError> {
-        self.record.routes.iter().fold(Ok(()), |result, route| {
+        let mut first_error = Ok(());
+        for route in &self.record.routes {
             let removed = routes::delete_route(*route, &self.record.interface);
-            result.and(removed)
-        })
+            first_error = first_error.and(removed);
+        }
+        first_error
     }
 }
 
@@ -248,10 +305,16 @@ impl SplitTunnel {
 /// # Errors
 /// As [`SplitTunnel::remove`], or the file is not readable.
 pub fn clean_up(file: &Path) -> Result<(), HostError> {
-    let record = record::read(file)
-        .map_err(|source| HostError::State { path: file.to_owned(), source })?;
+    let record = record::read(file).map_err(|source| HostError::State {
+        path: file.to_owned(),
+        source,
+    })?;
     match record {
-        Some(record) => SplitTunnel { file: file.to_owned(), record }.remove(),
+        Some(record) => SplitTunnel {
+            file: file.to_owned(),
+            record,
+        }
+        .remove(),
         None => Ok(()),
     }
 }

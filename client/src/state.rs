@@ -7,17 +7,19 @@
 use crate::prefixes::Prefixes;
 use postern_proto::control::{self, Message};
 use postern_proto::fate::{DropCounts, DropReason};
-use postern_proto::keys::{PresharedKey, PrivateKey, PublicKey};
-use postern_proto::now::{Mono, Now, Wall};
+use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::{Endpoint, Outbox};
 use postern_proto::packet::{PacketView, Transport};
 use postern_proto::peers::{AddError, Control, Inbound, PeerId, Peers};
-use postern_proto::profile::Profile;
 use postern_proto::reply;
-use postern_proto::tunnel::{REKEY_TIMEOUT, Settings, Traffic};
+use postern_proto::tunnel::{REKEY_TIMEOUT, Settings};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+mod types;
+
+pub use types::{Config, Outcome, Refusal, Status};
 
 /// Packets that wait for the first key, so that a SYN is not lost to the handshake. The oldest
 /// goes first when there are more.
@@ -31,94 +33,6 @@ pub const REFUSALS: usize = 32;
 const NEXT_ENDPOINT: Duration = REKEY_TIMEOUT.saturating_sub(Duration::from_millis(500));
 /// After giving up (90 s), the next attempt starts by itself.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
-
-/// What a client is made of.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Our key.
-    pub private_key: PrivateKey,
-    /// The gateway's.
-    pub gateway_key: PublicKey,
-    /// Mixed into the handshake if present.
-    pub preshared_key: Option<PresharedKey>,
-    /// Our addresses inside the tunnel.
-    pub addresses: Vec<IpAddr>,
-    /// The gateway's.
-    pub gateway_addresses: Vec<IpAddr>,
-    /// What enters the tunnel.
-    pub include: Vec<ipnet::IpNet>,
-    /// Inner MTU in bytes.
-    pub mtu: u16,
-    /// An empty packet after so long a silence.
-    pub keepalive: Option<Duration>,
-    /// Our version, for the gateway's listings.
-    pub version: String,
-}
-
-impl Config {
-    /// What a profile says; `None` if it has no private key, which [`Profile::check`] reports.
-    #[must_use]
-    pub fn from_profile(profile: &Profile, version: &str) -> Option<Config> {
-        Some(Config {
-            private_key: profile.private_key.clone()?,
-            gateway_key: profile.gateway.public_key,
-            preshared_key: profile.preshared_key.clone(),
-            addresses: profile.addresses.clone(),
-            gateway_addresses: profile.gateway.tunnel_addresses.clone(),
-            include: profile.include.clone(),
-            mtu: profile.mtu,
-            keepalive: profile.keepalive,
-            version: version.to_owned(),
-        })
-    }
-}
-
-/// What became of a datagram or a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Sealed towards the gateway, or committed to the TUN.
-    Passed,
-    /// Waits for the first key.
-    Held,
-    /// Meant for the client itself: a handshake, a keepalive, a control message.
-    Consumed,
-    /// Goes no further.
-    Dropped(DropReason),
-}
-
-/// A refusal or a cut that the gateway told us of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// When it was last told.
-    pub at: Wall,
-    /// How often, in a row.
-    pub count: u64,
-    /// [`Message::Refused`] or [`Message::Cut`].
-    pub message: Message,
-}
-
-/// How the client stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// A packet could be sent now.
-    pub connected: bool,
-    /// Where the gateway is, or is tried next.
-    pub endpoint: Option<SocketAddr>,
-    /// When the last key came into use.
-    pub last_handshake: Option<Now>,
-    /// Initiations since the gateway was last heard.
-    pub unanswered: u64,
-    /// Packets to the gateway, control messages included.
-    pub sent: Traffic,
-    /// Packets from it, control messages included.
-    pub received: Traffic,
-    /// Packets that wait for a key.
-    pub held: usize,
-    /// What went no further, by reason.
-    pub drops: DropCounts,
-    /// The last refusals, oldest first.
-    pub refusals: Vec<Refusal>,
-}
 
 /// One tunnel to one gateway.
 #[derive(Debug)]
@@ -301,13 +215,18 @@ impl Client {
     /// When [`Client::timeout`] wants to be called; it may then find nothing to do.
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
-        self.peers.next_deadline().min(self.next_endpoint).min(self.try_again)
+        self.peers
+            .next_deadline()
+            .min(self.next_endpoint)
+            .min(self.try_again)
     }
 
     /// A packet could be sent now.
     #[must_use]
     pub fn is_connected(&self, now: Now) -> bool {
-        self.peers.peer(self.gateway).is_some_and(|peer| peer.is_established(now))
+        self.peers
+            .peer(self.gateway)
+            .is_some_and(|peer| peer.is_established(now))
     }
 
     /// Initiations since the gateway was last heard.
@@ -319,7 +238,10 @@ impl Client {
     /// Where the gateway is, or is tried next.
     #[must_use]
     pub fn endpoint(&self) -> Option<SocketAddr> {
-        self.peers.peer(self.gateway)?.endpoint().map(|endpoint| endpoint.remote)
+        self.peers
+            .peer(self.gateway)?
+            .endpoint()
+            .map(|endpoint| endpoint.remote)
     }
 
     /// How the client stands.
@@ -377,9 +299,9 @@ impl Client {
     /// discovery depends on it.
     fn may_come(&self, view: &PacketView<'_>) -> bool {
         let about_ours = match view.transport {
-            Transport::Error { about: Some(about), .. } => {
-                self.addresses.contains(&about.source.0) && self.beyond(about.destination.0)
-            }
+            Transport::Error {
+                about: Some(about), ..
+            } => self.addresses.contains(&about.source.0) && self.beyond(about.destination.0),
             Transport::Error { about: None, .. }
             | Transport::Tcp(_)
             | Transport::Udp { .. }
@@ -402,13 +324,19 @@ impl Client {
         if self.refusals.len() == REFUSALS {
             self.refusals.pop_front();
         }
-        self.refusals.push_back(Refusal { at: now.wall, count: 1, message });
+        self.refusals.push_back(Refusal {
+            at: now.wall,
+            count: 1,
+            message,
+        });
     }
 
     /// After anything that may have changed the tunnel: greets under a new key, sends what waits,
     /// and looks after handshakes that nobody answers.
     fn settle(&mut self, out: &mut impl Outbox, now: Now) {
-        let Some(peer) = self.peers.peer(self.gateway) else { return };
+        let Some(peer) = self.peers.peer(self.gateway) else {
+            return;
+        };
         let last = peer.last_handshake().map(|now| now.mono);
         let connected = peer.is_established(now);
         if connected && self.greeted != last {
@@ -435,7 +363,8 @@ impl Client {
         }
         if handshakes.gave_up > self.gave_up {
             self.gave_up = handshakes.gave_up;
-            self.drops.add(DropReason::NoSession, self.held.len() as u64);
+            self.drops
+                .add(DropReason::NoSession, self.held.len() as u64);
             self.held.clear();
             self.held_bytes = 0;
             self.try_again = now.mono + TRY_AGAIN;
@@ -445,9 +374,15 @@ impl Client {
     /// Tells the gateway that this client understands control messages. A stock WireGuard server
     /// sees one UDP datagram to a closed port.
     fn greet(&mut self, out: &mut impl Outbox, now: Now) {
-        let hello = Message::Hello { version: 1, client: self.version.clone() };
+        let hello = Message::Hello {
+            version: 1,
+            client: self.version.clone(),
+        };
         let pair = self.gateway_addresses.iter().find_map(|to| {
-            let from = self.addresses.iter().find(|from| from.is_ipv4() == to.is_ipv4())?;
+            let from = self
+                .addresses
+                .iter()
+                .find(|from| from.is_ipv4() == to.is_ipv4())?;
             Some((*from, *to))
         });
         let mut packet = [0; 256];
@@ -461,7 +396,9 @@ impl Client {
 
     fn hold(&mut self, packet: &[u8]) {
         while self.held.len() >= HELD_PACKETS || self.held_bytes + packet.len() > HELD_BYTES {
-            let Some(oldest) = self.held.pop_front() else { break };
+            let Some(oldest) = self.held.pop_front() else {
+                break;
+            };
             self.held_bytes -= oldest.len();
             self.drops.add(DropReason::NoSession, 1);
         }
@@ -490,7 +427,9 @@ impl Client {
 /// A server that knows no control messages answers the hello with port-unreachable.
 fn is_about_our_hello(view: &PacketView<'_>) -> bool {
     match view.transport {
-        Transport::Error { about: Some(about), .. } => {
+        Transport::Error {
+            about: Some(about), ..
+        } => {
             about.destination == (view.source, control::PORT)
                 && about.source == (view.destination, control::PORT)
         }

@@ -59,7 +59,13 @@ fn home() -> (Vec<HostRoute>, Vec<HostAddress>) {
 fn planned(include: &[&str]) -> Result<Plan, Vec<Clash>> {
     let (routes, addresses) = home();
     let endpoint = "203.0.113.5:51820".parse().expect("an endpoint");
-    plan(&profile(include), "postern0", &[endpoint], &routes, &addresses)
+    plan(
+        &profile(include),
+        "postern0",
+        &[endpoint],
+        &routes,
+        &addresses,
+    )
 }
 
 fn refused(include: &str) -> String {
@@ -73,18 +79,29 @@ fn the_routes_are_the_include_list_and_the_gateway() {
     let plan = planned(&["192.0.2.10/32", "2001:db8::/64"]).expect("nothing in the way");
     assert_eq!(
         plan.routes,
-        [net("100.96.0.1/32"), net("192.0.2.10/32"), net("2001:db8::/64"), net("fd00::1/128")]
+        [
+            net("100.96.0.1/32"),
+            net("192.0.2.10/32"),
+            net("2001:db8::/64"),
+            net("fd00::1/128")
+        ]
     );
     assert_eq!(plan.v4, Some(Ipv4Addr::new(100, 96, 0, 2)));
 }
 
 #[test]
 fn a_default_route_is_refused_in_any_disguise() {
-    for include in [&["0.0.0.0/0"][..], &["128.0.0.0/1"], &["::/0"], &["128.0.0.0/2", "192.0.0.0/2"]]
-    {
+    for include in [
+        &["0.0.0.0/0"][..],
+        &["128.0.0.0/1"],
+        &["::/0"],
+        &["128.0.0.0/2", "192.0.0.0/2"],
+    ] {
         let clashes = planned(include).expect_err("refused");
         assert!(
-            clashes.iter().any(|clash| matches!(clash, Clash::DefaultRoute(_))),
+            clashes
+                .iter()
+                .any(|clash| matches!(clash, Clash::DefaultRoute(_))),
             "{include:?}: {clashes:?}"
         );
     }
@@ -93,7 +110,10 @@ fn a_default_route_is_refused_in_any_disguise() {
 #[test]
 fn the_endpoint_is_never_routed_into_the_tunnel() {
     let text = refused("203.0.113.0/24");
-    assert!(text.contains("203.0.113.0/24") && text.contains("203.0.113.5:51820"), "{text}");
+    assert!(
+        text.contains("203.0.113.0/24") && text.contains("203.0.113.5:51820"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -105,7 +125,10 @@ fn a_local_network_is_named_with_its_interface() {
         ("198.51.100.0/24", "198.51.100.99", "dummy0"),
     ] {
         let text = refused(include);
-        assert!(text.contains(network) && text.contains(interface), "{include}: {text}");
+        assert!(
+            text.contains(network) && text.contains(interface),
+            "{include}: {text}"
+        );
     }
 }
 
@@ -126,7 +149,13 @@ fn another_tunnel_with_our_address_is_noticed_and_our_own_is_not() {
             interface: interface.to_owned(),
         });
         routes.push(route("192.0.2.10/32", None, interface));
-        let result = plan(&profile(&["192.0.2.10/32"]), "postern0", &[], &routes, &addresses);
+        let result = plan(
+            &profile(&["192.0.2.10/32"]),
+            "postern0",
+            &[],
+            &routes,
+            &addresses,
+        );
         assert_eq!(result.is_err(), interface == "postern1", "{result:?}");
     }
 }

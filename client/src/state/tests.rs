@@ -2,7 +2,9 @@
 
 use super::*;
 use postern_proto::control::PORT;
+use postern_proto::keys::PrivateKey;
 use postern_proto::mtu::PACKET_ROOM;
+use postern_proto::now::Wall;
 
 const CLIENT: [u8; 4] = [100, 96, 0, 2];
 const GATEWAY: [u8; 4] = [100, 96, 0, 1];
@@ -73,8 +75,13 @@ impl World {
         let (config, key) = config();
         let device_key = config.private_key.public();
         let mut gateway = Peers::new(key, 0, 0, 7);
-        let device = gateway.add(device_key, &Settings::default(), None).expect("room");
-        let now = Now { mono: Mono(1_000_000_000_000), wall: Wall(1_800_000_000_000_000_000) };
+        let device = gateway
+            .add(device_key, &Settings::default(), None)
+            .expect("room");
+        let now = Now {
+            mono: Mono(1_000_000_000_000),
+            wall: Wall(1_800_000_000_000_000_000),
+        };
         let mut world = World {
             client: Client::new(config, 5).expect("two keys"),
             out: Sent::default(),
@@ -85,7 +92,9 @@ impl World {
             client_at: SocketAddr::from(([198, 51, 100, 7], 4000)),
             gateway_at: endpoint(1),
         };
-        world.client.set_endpoints(endpoints.to_vec(), &mut world.out, now);
+        world
+            .client
+            .set_endpoints(endpoints.to_vec(), &mut world.out, now);
         world
     }
 
@@ -109,7 +118,8 @@ impl World {
                 if to == self.gateway_at {
                     let from = self.client_at.into();
                     let inbound =
-                        self.gateway.receive(from, &datagram, &mut self.gateway_out, self.now);
+                        self.gateway
+                            .receive(from, &datagram, &mut self.gateway_out, self.now);
                     if let Inbound::Packet { len, .. } = inbound {
                         got.push(self.gateway_out.packet()[..len].to_vec());
                     }
@@ -117,7 +127,8 @@ impl World {
             }
             for (_, datagram) in back {
                 let from = self.gateway_at.into();
-                self.client.from_network(from, &datagram, &mut self.out, self.now);
+                self.client
+                    .from_network(from, &datagram, &mut self.out, self.now);
             }
         }
     }
@@ -129,7 +140,8 @@ impl World {
             .expect("the gateway has a key");
         let (_, datagram) = self.gateway_out.datagrams.pop().expect("sealed");
         let from = self.gateway_at.into();
-        self.client.from_network(from, &datagram, &mut self.out, self.now)
+        self.client
+            .from_network(from, &datagram, &mut self.out, self.now)
     }
 
     fn pass(&mut self, time: Duration) {
@@ -145,8 +157,13 @@ impl World {
 
 fn udp(from: [u8; 4], from_port: u16, to: [u8; 4], to_port: u16, payload: &[u8]) -> Vec<u8> {
     let mut packet = [0; 1420];
-    let len = reply::udp((from.into(), from_port), (to.into(), to_port), payload, &mut packet)
-        .expect("fits");
+    let len = reply::udp(
+        (from.into(), from_port),
+        (to.into(), to_port),
+        payload,
+        &mut packet,
+    )
+    .expect("fits");
     packet[..len].to_vec()
 }
 
@@ -159,16 +176,25 @@ fn is_hello(packet: &[u8]) -> bool {
 #[test]
 fn the_first_packet_waits_for_the_key_and_arrives_after_the_hello() {
     let mut world = World::new(&[endpoint(1)]);
-    let mut packets: Vec<Vec<u8>> =
-        (0..3).map(|n| udp(CLIENT, 5000 + n, TARGET, 22, b"first")).collect();
+    let mut packets: Vec<Vec<u8>> = (0..3)
+        .map(|n| udp(CLIENT, 5000 + n, TARGET, 22, b"first"))
+        .collect();
     for packet in &mut packets {
-        assert_eq!(world.client.from_tun(packet, &mut world.out, world.now), Outcome::Held);
+        assert_eq!(
+            world.client.from_tun(packet, &mut world.out, world.now),
+            Outcome::Held
+        );
     }
     let got = world.exchange();
     assert!(is_hello(&got[0]));
     assert_eq!(got[1..], packets);
     assert_eq!(world.client.status(world.now).held, 0);
-    assert_eq!(world.client.from_tun(&mut packets[0], &mut world.out, world.now), Outcome::Passed);
+    assert_eq!(
+        world
+            .client
+            .from_tun(&mut packets[0], &mut world.out, world.now),
+        Outcome::Passed
+    );
 }
 
 #[test]
@@ -176,18 +202,34 @@ fn what_waits_is_bounded_and_the_oldest_goes_first() {
     let mut world = World::new(&[endpoint(9)]); // nobody there
     for n in 0..200_u16 {
         let mut packet = udp(CLIENT, 1000 + n, TARGET, 22, &[0; 1200]);
-        assert_eq!(world.client.from_tun(&mut packet, &mut world.out, world.now), Outcome::Held);
+        assert_eq!(
+            world
+                .client
+                .from_tun(&mut packet, &mut world.out, world.now),
+            Outcome::Held
+        );
         assert!(world.client.held_bytes <= HELD_BYTES && world.client.held.len() <= HELD_PACKETS);
     }
     let status = world.client.status(world.now);
-    assert_eq!(status.held as u64 + status.drops.get(DropReason::NoSession), 200);
+    assert_eq!(
+        status.held as u64 + status.drops.get(DropReason::NoSession),
+        200
+    );
     world.out.datagrams.clear();
-    world.client.set_endpoints(vec![endpoint(1)], &mut world.out, world.now);
+    world
+        .client
+        .set_endpoints(vec![endpoint(1)], &mut world.out, world.now);
     world.pass(Duration::from_secs(6));
     let got = world.exchange();
     let last = PacketView::parse(got.last().expect("some")).expect("a packet");
     assert!(
-        matches!(last.transport, Transport::Udp { source_port: 1199, .. }),
+        matches!(
+            last.transport,
+            Transport::Udp {
+                source_port: 1199,
+                ..
+            }
+        ),
         "the newest survive: {last:?}"
     );
 }
@@ -197,23 +239,40 @@ fn only_our_source_to_the_include_list_goes_out() {
     let mut world = World::connected();
     let stranger = [192, 0, 2, 11];
     for (mut packet, reason) in [
-        (udp([10, 0, 0, 1], 1, TARGET, 22, b"x"), DropReason::SpoofedSource),
+        (
+            udp([10, 0, 0, 1], 1, TARGET, 22, b"x"),
+            DropReason::SpoofedSource,
+        ),
         (udp(CLIENT, 1, stranger, 22, b"x"), DropReason::NotIncluded),
-        (udp(CLIENT, 1, [224, 0, 0, 251], 5353, b"x"), DropReason::NotUnicast),
+        (
+            udp(CLIENT, 1, [224, 0, 0, 251], 5353, b"x"),
+            DropReason::NotUnicast,
+        ),
         (vec![0x45, 0, 0], DropReason::Truncated),
     ] {
-        let outcome = world.client.from_tun(&mut packet, &mut world.out, world.now);
+        let outcome = world
+            .client
+            .from_tun(&mut packet, &mut world.out, world.now);
         assert_eq!(outcome, Outcome::Dropped(reason));
         assert_eq!(world.client.status(world.now).drops.get(reason), 1);
     }
-    assert!(world.out.datagrams.is_empty(), "nothing left for the gateway");
-    assert_eq!(world.out.packets.len(), 1, "ours to elsewhere is refused at once");
+    assert!(
+        world.out.datagrams.is_empty(),
+        "nothing left for the gateway"
+    );
+    assert_eq!(
+        world.out.packets.len(),
+        1,
+        "ours to elsewhere is refused at once"
+    );
     let answer = PacketView::parse(&world.out.packets[0]).expect("an ICMP error");
     assert_eq!(answer.destination, IpAddr::from(CLIENT));
 
     let mut to_gateway = udp(CLIENT, 1, GATEWAY, 80, b"x");
     assert_eq!(
-        world.client.from_tun(&mut to_gateway, &mut world.out, world.now),
+        world
+            .client
+            .from_tun(&mut to_gateway, &mut world.out, world.now),
         Outcome::Passed
     );
 }
@@ -222,14 +281,23 @@ fn only_our_source_to_the_include_list_goes_out() {
 fn only_the_include_list_comes_in_and_only_to_us() {
     let mut world = World::connected();
     let stranger = [192, 0, 2, 11];
-    assert_eq!(world.inbound(&udp(TARGET, 22, CLIENT, 1, b"x")), Outcome::Passed);
-    assert_eq!(world.inbound(&udp(GATEWAY, 80, CLIENT, 1, b"x")), Outcome::Passed);
+    assert_eq!(
+        world.inbound(&udp(TARGET, 22, CLIENT, 1, b"x")),
+        Outcome::Passed
+    );
+    assert_eq!(
+        world.inbound(&udp(GATEWAY, 80, CLIENT, 1, b"x")),
+        Outcome::Passed
+    );
     assert_eq!(world.out.packets.len(), 2);
     for packet in [
         udp(stranger, 22, CLIENT, 1, b"x"),
         udp(TARGET, 22, [100, 96, 0, 3], 1, b"x"),
     ] {
-        assert_eq!(world.inbound(&packet), Outcome::Dropped(DropReason::NotIncluded));
+        assert_eq!(
+            world.inbound(&packet),
+            Outcome::Dropped(DropReason::NotIncluded)
+        );
     }
     assert_eq!(world.out.packets.len(), 2);
 }
@@ -248,7 +316,10 @@ fn a_router_may_report_about_our_packets_only() {
     let ours = error(&udp(CLIENT, 9, TARGET, 22, b"x"));
     let theirs = error(&udp(CLIENT, 9, [192, 0, 2, 11], 22, b"x"));
     assert_eq!(world.inbound(&ours), Outcome::Passed);
-    assert_eq!(world.inbound(&theirs), Outcome::Dropped(DropReason::NotIncluded));
+    assert_eq!(
+        world.inbound(&theirs),
+        Outcome::Dropped(DropReason::NotIncluded)
+    );
 }
 
 #[test]
@@ -264,7 +335,9 @@ fn refusals_are_remembered_counted_and_never_reach_the_host() {
     };
     let mut tell = |message: &Message| {
         let mut packet = [0; 1420];
-        let len = message.write(GATEWAY.into(), CLIENT.into(), &mut packet).expect("fits");
+        let len = message
+            .write(GATEWAY.into(), CLIENT.into(), &mut packet)
+            .expect("fits");
         assert_eq!(world.inbound(&packet[..len]), Outcome::Consumed);
     };
     tell(&refused(1));
@@ -316,7 +389,9 @@ fn a_gateway_that_moves_is_found_at_its_next_endpoint() {
     world.gateway_at = endpoint(2);
     let mut packet = udp(CLIENT, 1, TARGET, 22, b"x");
     for _ in 0..30 {
-        world.client.from_tun(&mut packet, &mut world.out, world.now);
+        world
+            .client
+            .from_tun(&mut packet, &mut world.out, world.now);
         world.exchange();
         world.pass(Duration::from_secs(1));
     }
@@ -328,9 +403,15 @@ fn a_gateway_that_moves_is_found_at_its_next_endpoint() {
 fn after_giving_up_it_tries_again_by_itself() {
     let mut world = World::new(&[endpoint(1)]);
     let mut packet = udp(CLIENT, 1, TARGET, 22, b"x");
-    world.client.from_tun(&mut packet, &mut world.out, world.now);
+    world
+        .client
+        .from_tun(&mut packet, &mut world.out, world.now);
     world.pass(Duration::from_secs(100));
-    assert_eq!(world.client.status(world.now).held, 0, "nobody waits for 90 seconds");
+    assert_eq!(
+        world.client.status(world.now).held,
+        0,
+        "nobody waits for 90 seconds"
+    );
     world.out.datagrams.clear();
     world.pass(Duration::from_secs(60));
     assert!(!world.out.datagrams.is_empty());
@@ -342,16 +423,24 @@ fn after_giving_up_it_tries_again_by_itself() {
 fn the_tunnel_never_carries_itself() {
     let mut world = World::connected();
     let inside = SocketAddr::from((TARGET, 51_820));
-    world.client.set_endpoints(vec![inside], &mut world.out, world.now);
+    world
+        .client
+        .set_endpoints(vec![inside], &mut world.out, world.now);
     assert_eq!(world.client.endpoint(), Some(endpoint(1)), "left out");
 
     world
         .gateway
-        .send(world.device, &udp(TARGET, 1, CLIENT, 1, b"x"), &mut world.gateway_out, world.now)
+        .send(
+            world.device,
+            &udp(TARGET, 1, CLIENT, 1, b"x"),
+            &mut world.gateway_out,
+            world.now,
+        )
         .expect("a key");
     let (_, datagram) = world.gateway_out.datagrams.pop().expect("sealed");
-    let outcome =
-        world.client.from_network(inside.into(), &datagram, &mut world.out, world.now);
+    let outcome = world
+        .client
+        .from_network(inside.into(), &datagram, &mut world.out, world.now);
     assert_eq!(outcome, Outcome::Dropped(DropReason::NotIncluded));
     assert_eq!(world.client.endpoint(), Some(endpoint(1)));
 }
@@ -371,7 +460,10 @@ fn the_segment_size_of_a_syn_is_clamped_both_ways() {
     let mss = |packet: &[u8]| u16::from_be_bytes([packet[42], packet[43]]);
     let mut world = World::connected();
     let mut out = syn(CLIENT, TARGET);
-    assert_eq!(world.client.from_tun(&mut out, &mut world.out, world.now), Outcome::Passed);
+    assert_eq!(
+        world.client.from_tun(&mut out, &mut world.out, world.now),
+        Outcome::Passed
+    );
     assert_eq!(mss(&world.exchange()[0]), 1380);
     assert_eq!(world.inbound(&syn(TARGET, CLIENT)), Outcome::Passed);
     assert_eq!(mss(&world.out.packets[0]), 1380);
@@ -383,8 +475,14 @@ fn every_new_key_is_greeted_once() {
     let mut hellos = 0;
     let mut packet = udp(CLIENT, 1, TARGET, 22, b"x");
     for _ in 0..130 {
-        world.client.from_tun(&mut packet, &mut world.out, world.now);
-        hellos += world.exchange().iter().filter(|packet| is_hello(packet)).count();
+        world
+            .client
+            .from_tun(&mut packet, &mut world.out, world.now);
+        hellos += world
+            .exchange()
+            .iter()
+            .filter(|packet| is_hello(packet))
+            .count();
         world.pass(Duration::from_secs(1));
     }
     assert_eq!(hellos, 1, "one rekey at 120 s");
@@ -395,7 +493,9 @@ fn garbage_is_silent() {
     let mut world = World::connected();
     let from = Endpoint::from(endpoint(66));
     for garbage in [&[0_u8; 148][..], b"", &[4; 64], &[1, 0, 0, 0]] {
-        let outcome = world.client.from_network(from, garbage, &mut world.out, world.now);
+        let outcome = world
+            .client
+            .from_network(from, garbage, &mut world.out, world.now);
         assert!(matches!(outcome, Outcome::Dropped(_)), "{outcome:?}");
     }
     assert!(world.out.datagrams.is_empty() && world.out.packets.is_empty());
