@@ -27,7 +27,7 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(2);
 /// Why a new flow is not allowed.
 pub(super) struct Refusal {
     pub(super) reason: DropReason,
-    pub(super) notice: Option<Message>,
+    pub(super) notice: Option<Box<Message>>,
 }
 
 impl Gateway {
@@ -157,7 +157,7 @@ impl Gateway {
 
     /// Counts a refusal, writes its record if it is the first of its kind, and says what to tell
     /// the client then.
-    fn deny(&mut self, attempt: Attempt, now: Now) -> Option<Message> {
+    fn deny(&mut self, attempt: Attempt, now: Now) -> Option<Box<Message>> {
         let device = self.devices.get(attempt.peer)?;
         let key = FlowKey::new(attempt.protocol, attempt.source, attempt.destination);
         let noted = self.denials.note(attempt, &device.who, now, || {
@@ -188,13 +188,15 @@ impl Gateway {
             Noted::First(window) => *window,
             Noted::Counted => return None,
         };
-        let notice = device.client_version.is_some().then(|| Message::Refused {
-            protocol: attempt.protocol.as_str().to_owned(),
-            address: attempt.destination.0,
-            port: attempt.destination.1,
-            reason: attempt.reason.as_str().to_owned(),
-            rule: window.why.rule.clone(),
-            condition: window.why.condition.clone().unwrap_or_default(),
+        let notice = device.client_version.is_some().then(|| {
+            Box::new(Message::Refused {
+                protocol: attempt.protocol.as_str().to_owned(),
+                address: attempt.destination.0,
+                port: attempt.destination.1,
+                reason: attempt.reason.as_str().to_owned(),
+                rule: window.why.rule.clone(),
+                condition: window.why.condition.clone().unwrap_or_default(),
+            })
         });
         self.record_denied(window, now);
         notice
@@ -277,10 +279,10 @@ impl Gateway {
         let Some(state) = flow.tcp.map(|tcp| tcp.state) else {
             return;
         };
-        if before == TcpState::SynSent {
-            if let Some(device) = self.devices.get_mut(flow.peer) {
-                device.half_open = device.half_open.saturating_sub(1);
-            }
+        if before == TcpState::SynSent
+            && let Some(device) = self.devices.get_mut(flow.peer)
+        {
+            device.half_open = device.half_open.saturating_sub(1);
         }
         match state {
             TcpState::Reset => self.close_counted_flow(slot, CloseReason::Rst, now),
@@ -372,15 +374,31 @@ impl Gateway {
 }
 
 /// Reasons that are not the policy's have words of their own.
+const OWN_WORDS: [(DropReason, &str); 5] = [
+    (
+        DropReason::SpoofedSource,
+        "the source is not an address of this device",
+    ),
+    (
+        DropReason::DeviceToDevice,
+        "the address belongs to another device, never a target",
+    ),
+    (DropReason::TableFull, "the gateway's flow table is full"),
+    (
+        DropReason::DeviceQuota,
+        "the device has as many flows as it may have",
+    ),
+    (
+        DropReason::LogUnavailable,
+        "records cannot be written, so nothing new is allowed",
+    ),
+];
+
 fn own_words(reason: DropReason) -> Option<&'static str> {
-    Some(match reason {
-        DropReason::SpoofedSource => "the source is not an address of this device",
-        DropReason::DeviceToDevice => "the address belongs to another device, never a target",
-        DropReason::TableFull => "the gateway's flow table is full",
-        DropReason::DeviceQuota => "the device has as many flows as it may have",
-        DropReason::LogUnavailable => "records cannot be written, so nothing new is allowed",
-        _ => return None,
-    })
+    OWN_WORDS
+        .into_iter()
+        .find(|(own, _)| *own == reason)
+        .map(|(_, words)| words)
 }
 
 pub(super) fn tuple(key: &FlowKey) -> Tuple {

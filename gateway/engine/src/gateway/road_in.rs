@@ -22,7 +22,7 @@ pub(super) enum Fate {
     Refuse {
         reason: DropReason,
         answer: Option<usize>,
-        notice: Option<Message>,
+        notice: Option<Box<Message>>,
     },
     /// Its flow is no longer allowed: cut it, then refuse.
     Cut {
@@ -44,7 +44,7 @@ impl Gateway {
         now: Now,
     ) {
         match self.peers.receive(from, datagram, out, now) {
-            Inbound::Packet { peer, len, .. } => self.from_device(peer, len, out, now),
+            Inbound::Packet { peer, len, .. } => self.take_packet(peer, len, out, now),
             // Answers, keepalives and cookies are the tunnel's own affair; it counts them.
             Inbound::Control { .. } => {}
             Inbound::Dropped { reason, .. } => self.count_drop(reason),
@@ -52,7 +52,7 @@ impl Gateway {
     }
 
     /// The decrypted packet of `len` bytes that stands in the packet slot of `out`.
-    fn from_device(&mut self, peer: PeerId, len: usize, out: &mut impl Outbox, now: Now) {
+    fn take_packet(&mut self, peer: PeerId, len: usize, out: &mut impl Outbox, now: Now) {
         let packet = &*out.packet();
         let fate = match packet
             .get(..len)

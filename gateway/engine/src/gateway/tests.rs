@@ -166,11 +166,11 @@ impl World {
             if from_gateway.datagrams.is_empty() {
                 return received;
             }
-            received.append(&mut self.to_laptops(from_gateway, &mut from_laptop));
+            received.append(&mut self.laptops_take(from_gateway, &mut from_laptop));
         }
     }
 
-    fn to_laptops(&mut self, from_gateway: Outs, answers: &mut Outs) -> Vec<Vec<u8>> {
+    fn laptops_take(&mut self, from_gateway: Outs, answers: &mut Outs) -> Vec<Vec<u8>> {
         let mut received = Vec::new();
         let gateway: SocketAddr = "203.0.113.1:51820".parse().expect("literal");
         for (to, datagram) in from_gateway.datagrams {
@@ -202,10 +202,11 @@ impl World {
     fn reply(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
         let mut outs = Outs::default();
         if let Some(peer) = self.gateway.from_target(packet, 1, &mut outs, self.now) {
-            self.gateway.to_device(peer, &mut packet.to_vec(), &mut outs, self.now);
+            self.gateway
+                .to_device(peer, &mut packet.to_vec(), &mut outs, self.now);
         }
         self.target.append(&mut outs.packets);
-        self.to_laptops(outs, &mut Outs::default())
+        self.laptops_take(outs, &mut Outs::default())
     }
 
     fn tick(&mut self, step: Duration) -> Vec<Vec<u8>> {
@@ -213,7 +214,7 @@ impl World {
         let mut outs = Outs::default();
         self.gateway.timeout(&mut outs, self.now);
         self.target.append(&mut outs.packets);
-        self.to_laptops(outs, &mut Outs::default())
+        self.laptops_take(outs, &mut Outs::default())
     }
 
     fn records(&mut self) -> Vec<Record> {
