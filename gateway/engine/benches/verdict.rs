@@ -3,6 +3,7 @@
 //! Each line is the median of many batches, in nanoseconds for one verdict. The policies are the
 //! shapes that people write, and the two that hurt a plain index: every rule for the same address
 //! with its own group, and every rule for the same group with its own address.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // A benchmark reads the clock.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use postern_engine::policy::{Policy, Subject, SubjectIndex, Tuple};
