@@ -281,3 +281,60 @@ fn a_cookie_for_another_initiation_is_refused() {
         Opened::Dropped(DropReason::UnknownIndex)
     );
 }
+
+#[test]
+fn our_own_repeat_waits_while_the_peer_asks() {
+    let (mut laptop, mut gateway) = (
+        tunnel(1, 2, &Settings::default()),
+        tunnel(2, 1, &Settings::default()),
+    );
+    initiate(&mut laptop, START);
+    let now = START.after(Duration::from_millis(4_990));
+    let initiation = initiate(&mut gateway, now);
+    let (_, response) = open(&mut laptop, &initiation, now);
+    assert_eq!(
+        tick(&mut laptop, now.after(Duration::from_millis(4_999))),
+        None
+    );
+    let (_, confirmation) = open(&mut gateway, &response, now);
+    open(&mut laptop, &confirmation, now);
+    assert!(!laptop.is_handshaking());
+}
+
+#[test]
+fn crossed_rekeys_leave_the_old_key_to_what_is_in_flight() {
+    let (mut laptop, mut gateway) = connected(&Settings::default(), START);
+    let now = START.after(seconds(121));
+    let in_flight = seal(&mut gateway, &ip(60), now).unwrap();
+    let (ours, theirs) = (initiate(&mut laptop, now), initiate(&mut gateway, now));
+    let (_, to_ours) = open(&mut gateway, &ours, now);
+    let (_, to_theirs) = open(&mut laptop, &theirs, now);
+    let (_, confirms_theirs) = open(&mut gateway, &to_theirs, now);
+    open(&mut laptop, &confirms_theirs, now);
+    open(&mut laptop, &to_ours, now);
+    assert_eq!(laptop.handshakes(), 3);
+    assert!(matches!(
+        open(&mut laptop, &in_flight, now).0,
+        Opened::Packet { .. }
+    ));
+}
+
+#[test]
+fn a_key_wears_out_by_use_too() {
+    let (mut laptop, _) = connected(&Settings::default(), START);
+    let index = laptop.newest.unwrap();
+    let set = |laptop: &mut Tunnel, messages| {
+        laptop.home.session_mut(index).unwrap().messages = messages;
+    };
+    set(&mut laptop, REKEY_AFTER_MESSAGES - 2);
+    seal(&mut laptop, &ip(60), START).unwrap();
+    assert!(!laptop.is_handshaking());
+    seal(&mut laptop, &ip(60), START).unwrap();
+    assert!(laptop.is_handshaking());
+    set(&mut laptop, REJECT_AFTER_MESSAGES - 1);
+    seal(&mut laptop, &ip(60), START).unwrap();
+    assert_eq!(
+        seal(&mut laptop, &ip(60), START),
+        Err(DropReason::NoSession)
+    );
+}
