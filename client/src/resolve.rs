@@ -50,6 +50,15 @@ impl Resolver {
     }
 }
 
+/// Those that are addresses already.
+#[must_use]
+pub fn literals(endpoints: &[HostPort]) -> Vec<SocketAddr> {
+    endpoints
+        .iter()
+        .filter_map(|endpoint| Some(SocketAddr::new(endpoint.host.parse().ok()?, endpoint.port)))
+        .collect()
+}
+
 fn resolve(endpoints: &[HostPort]) -> Resolved {
     let mut resolved = Resolved {
         endpoints: Vec::new(),
@@ -89,6 +98,14 @@ mod tests {
         resolver.ask();
         let resolved = resolver.results.recv().expect("a result");
         assert_eq!(resolved.failures, Vec::<String>::new());
+        assert_eq!(
+            literals(&list),
+            [
+                resolved.endpoints[0],
+                resolved.endpoints[1],
+                resolved.endpoints[0]
+            ]
+        );
         let texts: Vec<String> = resolved.endpoints.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["203.0.113.5:51820", "[2001:db8::1]:51820"]);
     }

@@ -71,7 +71,7 @@ pub fn up(options: &UpOptions) -> Result<(), UpError> {
     let waker = Waker::new().map_err(io("making an eventfd"))?;
     let resolver = Resolver::start(profile.gateway.endpoints.clone(), waker.clone())
         .map_err(io("starting the resolver"))?;
-    let Some(resolved) = first_look_up(&resolver, &waker, &signals)? else {
+    let Some(resolved) = first_look_up(&profile, &resolver, &waker, &signals)? else {
         return Ok(());
     };
 
@@ -278,6 +278,13 @@ impl Worker {
                 tracing::warn!("cannot look up the gateway yet: {failure}; trying again");
             }
             self.failures_told = resolved.failures;
+        }
+        let swallowed = |at: &&SocketAddr| {
+            let include = &self.identity.profile.include;
+            include.iter().any(|net| net.contains(&at.ip()))
+        };
+        if let Some(endpoint) = resolved.endpoints.iter().find(swallowed) {
+            tracing::warn!("the endpoint {endpoint} is on the include list and cannot be used");
         }
         // A name that cannot be looked up right now does not make the known address wrong.
         if !resolved.endpoints.is_empty() {

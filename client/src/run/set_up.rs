@@ -2,7 +2,7 @@
 
 use super::UpOptions;
 use super::error::{UpError, io};
-use crate::resolve::{Resolved, Resolver};
+use crate::resolve::{Resolved, Resolver, literals};
 use crate::split_tunnel::{self, Plan};
 use postern_io::clock::Clock;
 use postern_io::host::{drop_privileges, routes};
@@ -16,17 +16,26 @@ use std::time::Duration;
 
 /// A start waits so long for the first look-up, then goes on without.
 const FIRST_LOOK_UP: Duration = Duration::from_secs(8);
+/// So long where some endpoints are addresses and need none.
+const SHORT_LOOK_UP: Duration = Duration::from_secs(1);
 /// Interfaces that are tried when none is named: postern0 to postern15.
 const INTERFACES: usize = 16;
 
 /// `None`: a signal came first.
 pub(super) fn first_look_up(
+    profile: &Profile,
     resolver: &Resolver,
     waker: &Waker,
     signals: &Signals,
 ) -> Result<Option<Resolved>, UpError> {
     resolver.ask();
-    let deadline = Clock::now().mono + FIRST_LOOK_UP;
+    let literals = literals(&profile.gateway.endpoints);
+    let patience = if literals.is_empty() {
+        FIRST_LOOK_UP
+    } else {
+        SHORT_LOOK_UP
+    };
+    let deadline = Clock::now().mono + patience;
     loop {
         if let Ok(resolved) = resolver.results.try_recv() {
             return Ok(Some(resolved));
@@ -34,7 +43,7 @@ pub(super) fn first_look_up(
         let now = Clock::now().mono;
         if deadline <= now {
             return Ok(Some(Resolved {
-                endpoints: Vec::new(),
+                endpoints: literals,
                 failures: Vec::new(),
             }));
         }
