@@ -5,9 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// What can carry a flow.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -52,11 +50,7 @@ pub struct FlowKey {
 impl FlowKey {
     /// From the two ends.
     #[must_use]
-    pub fn new(
-        protocol: Protocol,
-        client: (IpAddr, u16),
-        target: (IpAddr, u16),
-    ) -> Self {
+    pub fn new(protocol: Protocol, client: (IpAddr, u16), target: (IpAddr, u16)) -> Self {
         FlowKey {
             client: mapped(client.0),
             target: mapped(target.0),

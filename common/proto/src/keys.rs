@@ -114,13 +114,17 @@ impl Serialize for PublicKey {
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(from)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
 impl<'de> Deserialize<'de> for PrivateKey {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(from)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -148,7 +152,10 @@ mod tests {
     fn secrets_are_not_printed() {
         let private = PrivateKey::from_random([7; 32]);
         assert!(!format!("{private:?}").contains(&private.expose_base64()));
-        assert_eq!(format!("{:?}", PresharedKey([1; 32])), "PresharedKey(redacted)");
+        assert_eq!(
+            format!("{:?}", PresharedKey([1; 32])),
+            "PresharedKey(redacted)"
+        );
     }
 
     #[test]

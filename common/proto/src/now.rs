@@ -103,7 +103,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }
@@ -115,8 +119,14 @@ mod tests {
     #[test]
     fn wall_time_reads_as_rfc3339() {
         assert_eq!(Wall(0).rfc3339(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(Wall(951_782_400_000_000_000).rfc3339(), "2000-02-29T00:00:00.000Z");
-        assert_eq!(Wall(1_795_323_643_120_000_000).rfc3339(), "2026-11-22T05:00:43.120Z");
+        assert_eq!(
+            Wall(951_782_400_000_000_000).rfc3339(),
+            "2000-02-29T00:00:00.000Z"
+        );
+        assert_eq!(
+            Wall(1_795_323_643_120_000_000).rfc3339(),
+            "2026-11-22T05:00:43.120Z"
+        );
     }
 
     #[test]

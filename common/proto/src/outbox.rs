@@ -15,7 +15,10 @@ pub struct Endpoint {
 
 impl From<SocketAddr> for Endpoint {
     fn from(remote: SocketAddr) -> Self {
-        Endpoint { remote, local: None }
+        Endpoint {
+            remote,
+            local: None,
+        }
     }
 }
 
