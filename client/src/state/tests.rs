@@ -1,5 +1,4 @@
 //! A client and, as its gateway, a bare set of peers: two ends in memory.
-
 use super::*;
 use postern_proto::control::PORT;
 use postern_proto::keys::PrivateKey;
@@ -269,12 +268,10 @@ fn only_our_source_to_the_include_list_goes_out() {
     assert_eq!(answer.destination, IpAddr::from(CLIENT));
 
     let mut to_gateway = udp(CLIENT, 1, GATEWAY, 80, b"x");
-    assert_eq!(
-        world
-            .client
-            .from_tun(&mut to_gateway, &mut world.out, world.now),
-        Outcome::Passed
-    );
+    let outcome = world
+        .client
+        .from_tun(&mut to_gateway, &mut world.out, world.now);
+    assert_eq!(outcome, Outcome::Passed);
 }
 
 #[test]
@@ -436,7 +433,7 @@ fn the_tunnel_never_carries_itself() {
             &mut world.gateway_out,
             world.now,
         )
-        .expect("a key");
+        .expect("key");
     let (_, datagram) = world.gateway_out.datagrams.pop().expect("sealed");
     let outcome = world
         .client

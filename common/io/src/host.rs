@@ -6,7 +6,7 @@
 //! | [`sysctl`] | `/proc/sys`, read and written |
 //! | [`nft`] | the table `inet postern`, and other firewalls that drop what we forward |
 //! | [`gateway`] | a gateway's set-up as one value that is torn down or left for a successor |
-//! | [`check`] | what would go wrong, said before it does |
+//! | [`mod@check`] | what would go wrong, said before it does |
 //! | [`privileges`] | capabilities: asked for, then dropped |
 //! | [`record`] | small files written whole and synced: what to put back after a crash |
 //!
@@ -97,6 +97,7 @@ pub enum HostError {
 }
 
 /// Whether the kernel and nftables take this as an interface name (IFNAMSIZ is 16 with its end).
+#[cfg(any(target_os = "linux", test))]
 pub(crate) fn interface_name(name: &str) -> Result<&str, HostError> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=15).contains(&name.len()) && name.chars().all(good) && name != "." && name != ".." {
