@@ -361,6 +361,24 @@ pub struct ExplainRequest {
     pub to: String,
 }
 
+/// Answer to [`ExplainRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// May the flow be opened?
+    pub allow: bool,
+    /// For people.
+    pub text: String,
+    /// For programs: rule, target, nearest rule, failed conditions.
+    pub explanation: serde_json::Value,
+}
+
+/// A line of `flows tail` that is no record: the listener was too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// Records that were not sent to this listener. They are in the log.
+    pub missed: u64,
+}
+
 impl FlowFilter {
     /// Whether it selects everything.
     #[must_use]

@@ -81,9 +81,17 @@ impl FlowLog {
         let (queue, batches) = sync_channel(RECORD_QUEUE);
         let shared = Arc::new(Shared::default());
         let (tail, _) = broadcast::channel(TAIL_BACKLOG);
-        let handle = FlowLogHandle { shared: shared.clone(), tail: tail.clone() };
-        let writer =
-            Writer { sinks, shared: shared.clone(), tail, unsynced: false, synced: Instant::now() };
+        let handle = FlowLogHandle {
+            shared: shared.clone(),
+            tail: tail.clone(),
+        };
+        let writer = Writer {
+            sinks,
+            shared: shared.clone(),
+            tail,
+            unsynced: false,
+            synced: Instant::now(),
+        };
         let thread = std::thread::Builder::new()
             .name("flow-log".into())
             .spawn(move || writer.run(&batches))?;
@@ -253,10 +261,15 @@ impl Writer {
             let Err(error) = result else { break };
             tried = true;
             self.fail(&error);
-            if self.stopping().is_some_and(|deadline| Instant::now() >= deadline) {
+            if self
+                .stopping()
+                .is_some_and(|deadline| Instant::now() >= deadline)
+            {
                 break;
             }
-            let left = self.stopping().map(|at| at.saturating_duration_since(Instant::now()));
+            let left = self
+                .stopping()
+                .map(|at| at.saturating_duration_since(Instant::now()));
             std::thread::park_timeout(left.map_or(pause, |left| pause.min(left)));
             pause = (pause * 2).min(LAST_RETRY);
         }
@@ -266,8 +279,12 @@ impl Writer {
             self.recover();
         }
         self.unsynced = true;
-        self.shared.written.fetch_add(count(written), Ordering::Relaxed);
-        self.shared.lost.fetch_add(count(lines.ends.len() - written), Ordering::Relaxed);
+        self.shared
+            .written
+            .fetch_add(count(written), Ordering::Relaxed);
+        self.shared
+            .lost
+            .fetch_add(count(lines.ends.len() - written), Ordering::Relaxed);
         if self.tail.receiver_count() > 0 {
             self.show(lines);
         }

@@ -50,7 +50,10 @@ pub enum InitError {
 /// See [`InitError`]. Nothing that existed is touched.
 pub fn init(folder: &Path, endpoint: Option<&HostPort>) -> Result<Config, InitError> {
     let names = [CONFIG, KEY, POLICY, DATA];
-    if let Some(taken) = names.map(|name| folder.join(name)).into_iter().find(|path| path.exists())
+    if let Some(taken) = names
+        .map(|name| folder.join(name))
+        .into_iter()
+        .find(|path| path.exists())
     {
         return Err(InitError::Exists(taken));
     }
@@ -71,24 +74,42 @@ pub fn next_steps(config: &Config) -> String {
     let file = config.path.display();
     let mut steps = Vec::new();
     if config.endpoints.is_empty() {
-        steps.push(format!("write where devices find this gateway: `endpoint` in {file}"));
+        steps.push(format!(
+            "write where devices find this gateway: `endpoint` in {file}"
+        ));
     }
-    steps.push(format!("write who may reach what: {}", config.policy.display()));
+    steps.push(format!(
+        "write who may reach what: {}",
+        config.policy.display()
+    ));
     steps.push(format!("postern-gateway check --config {file}"));
-    steps.push(format!("postern-gateway device add NAME --user USER --group GROUP --config {file}"));
+    steps.push(format!(
+        "postern-gateway device add NAME --user USER --group GROUP --config {file}"
+    ));
     steps.push(format!("postern-gateway run --config {file}"));
-    let numbered: Vec<_> =
-        (1..).zip(steps).map(|(number, step)| format!("  {number}. {step}")).collect();
+    let numbered: Vec<_> = (1..)
+        .zip(steps)
+        .map(|(number, step)| format!("  {number}. {step}"))
+        .collect();
     format!("Next:\n{}", numbered.join("\n"))
 }
 
 fn make_folder(path: &Path) -> Result<(), InitError> {
     if !path.exists() {
-        return at(path, std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path));
+        return at(
+            path,
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path),
+        );
     }
     let mode = at(path, std::fs::metadata(path))?.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(InitError::Open { path: path.to_owned(), mode });
+        return Err(InitError::Open {
+            path: path.to_owned(),
+            mode,
+        });
     }
     Ok(())
 }
@@ -103,7 +124,10 @@ fn write(path: &Path, text: &str) -> Result<(), InitError> {
 }
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, InitError> {
-    result.map_err(|reason| InitError::Io { path: path.to_owned(), reason })
+    result.map_err(|reason| InitError::Io {
+        path: path.to_owned(),
+        reason,
+    })
 }
 
 /// A random /64 of fd00::/8 (RFC 4193, section 3.2.1), so that two gateways hardly ever clash.
@@ -124,7 +148,11 @@ fn host_name() -> String {
         .filter(|c| c.is_ascii_alphanumeric() || "_-.".contains(*c))
         .take(63)
         .collect();
-    if name.is_empty() { "postern".to_owned() } else { name }
+    if name.is_empty() {
+        "postern".to_owned()
+    } else {
+        name
+    }
 }
 
 fn gateway_yaml(name: &str, endpoint: Option<&HostPort>, pool: Ipv6Addr) -> String {
@@ -247,13 +275,20 @@ mod tests {
             .collect();
         let shown = Config::parse(&all, &config.path).expect("still good");
         let changes = config.changes(&shown);
-        assert_eq!(changes.live, ["endpoint", "include"], "examples, not defaults");
+        assert_eq!(
+            changes.live,
+            ["endpoint", "include"],
+            "examples, not defaults"
+        );
         assert_eq!(changes.restart, [""; 0]);
     }
 
     fn is_setting(line: &str) -> bool {
         let word = line.trim_start();
-        let name: String = word.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+        let name: String = word
+            .chars()
+            .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+            .collect();
         !name.is_empty() && word[name.len()..].starts_with(':')
     }
 

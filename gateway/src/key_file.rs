@@ -41,7 +41,8 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let mut filled = 0;
     while filled < N {
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(bytes)
 }
@@ -67,14 +68,22 @@ pub fn new_preshared_key() -> io::Result<PresharedKey> {
 /// # Errors
 /// See [`KeyFileError`].
 pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
-    let unreadable = |reason| KeyFileError::Unreadable { path: path.to_owned(), reason };
+    let unreadable = |reason| KeyFileError::Unreadable {
+        path: path.to_owned(),
+        reason,
+    };
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(KeyFileError::Open { path: path.to_owned(), mode });
+        return Err(KeyFileError::Open {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let text = io::read_to_string(file).map_err(unreadable)?;
-    text.trim().parse().map_err(|_| KeyFileError::NoKey { path: path.to_owned() })
+    text.trim().parse().map_err(|_| KeyFileError::NoKey {
+        path: path.to_owned(),
+    })
 }
 
 /// Writes a new file that only its owner can read, from the first moment. Refuses to overwrite.
@@ -82,7 +91,11 @@ pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
 /// # Errors
 /// The file exists or cannot be written.
 pub fn create(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -99,7 +112,10 @@ mod tests {
         let path = folder.path("gateway.key");
         let key = new_private_key().expect("random");
         create(&path, &key.expose_base64()).expect("written");
-        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o7777, 0o600);
         assert_eq!(read(&path).expect("own file").public(), key.public());
         let again = create(&path, "other").expect_err("exists");

@@ -77,7 +77,10 @@ fn keep(last: &Path, text: &str) {
 }
 
 fn read(path: &Path) -> Result<(String, Policy), BadPolicy> {
-    let bad = |problems| BadPolicy { path: path.to_owned(), problems };
+    let bad = |problems| BadPolicy {
+        path: path.to_owned(),
+        problems,
+    };
     let text = std::fs::read_to_string(path)
         .map_err(|error| bad(vec![format!("cannot be read: {error}")]))?;
     let policy = Policy::parse(&text)
@@ -88,10 +91,17 @@ fn read(path: &Path) -> Result<(String, Policy), BadPolicy> {
         .filter(|test| !test.passed)
         .map(|test| {
             let (line, what) = (test.line, test.described);
-            format!("line {line}: test failed: {what}: expected {}, got {}", test.expected, test.got)
+            format!(
+                "line {line}: test failed: {what}: expected {}, got {}",
+                test.expected, test.got
+            )
         })
         .collect();
-    if failed.is_empty() { Ok((text, policy)) } else { Err(bad(failed)) }
+    if failed.is_empty() {
+        Ok((text, policy))
+    } else {
+        Err(bad(failed))
+    }
 }
 
 impl PolicyKeeper {
@@ -154,15 +164,20 @@ impl PolicyKeeper {
             }
         };
         self.status.store(Arc::new(status.clone()));
-        Reloaded { changed, cut, policy: status }
+        Reloaded {
+            changed,
+            cut,
+            policy: status,
+        }
     }
 
     /// Reloads whenever the file changes. Never returns; drop it to stop.
     pub async fn watch(&self) {
         let mut file = Watched::new(&self.path);
         loop {
-            file.changed().await;
+            // Once at the beginning: it may have changed since it was loaded.
             self.reload().await;
+            file.changed().await;
         }
     }
 
@@ -178,7 +193,12 @@ impl PolicyKeeper {
             .set_policy(policy.clone())
             .await
             .map_err(|error| vec![error.to_string()])?;
-        tracing::info!(policy = short(&hash), rules = policy.len(), cut = cut.flows, "policy in force");
+        tracing::info!(
+            policy = short(&hash),
+            rules = policy.len(),
+            cut = cut.flows,
+            "policy in force"
+        );
         keep(&self.last, &text);
         self.current.store(policy);
         status.hash = hash;
@@ -209,7 +229,11 @@ mod tests {
         std::fs::write(&path, FIRST_POLICY).expect("written");
         let (worker, fake) = FakeWorker::start();
         let policy = Arc::new(load(&path).expect("a good policy"));
-        (path.clone(), PolicyKeeper::new(&path, path.parent().unwrap_or(&path), policy, worker), fake)
+        (
+            path.clone(),
+            PolicyKeeper::new(&path, path.parent().unwrap_or(&path), policy, worker),
+            fake,
+        )
     }
 
     #[tokio::test]
@@ -234,15 +258,21 @@ mod tests {
         let (path, keeper, fake) = keeper(&folder);
         let before = keeper.status();
         let failing = "tests:\n  - { user: x, to: \"192.0.2.99:1/tcp\", expect: allow }\n";
-        let kept: String =
-            FIRST_POLICY.lines().take_while(|line| !line.starts_with("tests:")).fold(
-                String::new(),
-                |text, line| text + line + "\n",
-            );
-        for bad in ["rules: [", "version: 1\nruels: []\n", &format!("{kept}{failing}")] {
+        let kept: String = FIRST_POLICY
+            .lines()
+            .take_while(|line| !line.starts_with("tests:"))
+            .fold(String::new(), |text, line| text + line + "\n");
+        for bad in [
+            "rules: [",
+            "version: 1\nruels: []\n",
+            &format!("{kept}{failing}"),
+        ] {
             std::fs::write(&path, bad).expect("written");
             let after = keeper.reload().await;
-            assert!(!after.changed && !after.policy.ok && !after.policy.errors.is_empty(), "{bad}");
+            assert!(
+                !after.changed && !after.policy.ok && !after.policy.errors.is_empty(),
+                "{bad}"
+            );
             assert_eq!(after.policy.hash, before.hash, "{bad}");
         }
         std::fs::remove_file(&path).expect("removed");
@@ -251,7 +281,10 @@ mod tests {
         assert_eq!(keeper.status().reloads_failed, 4);
 
         std::fs::write(&path, FIRST_POLICY).expect("written");
-        assert!(keeper.reload().await.policy.ok, "and it ends when the file is good again");
+        assert!(
+            keeper.reload().await.policy.ok,
+            "and it ends when the file is good again"
+        );
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! A folder for one test, gone when the test is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) struct Scratch(PathBuf);
@@ -13,10 +13,6 @@ impl Scratch {
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).expect("a new folder");
         Scratch(path)
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        &self.0
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

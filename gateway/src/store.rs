@@ -215,6 +215,19 @@ impl Store {
         self.device(&new.name).await
     }
 
+    /// Takes back an enrolment that nobody has been told of.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn forget_new_device(&self, name: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM devices WHERE name = $1 AND last_handshake IS NULL")
+            .bind(name)
+            .execute(&self.db)
+            .await
+            .map(|_| ())
+            .map_err(|e| self.failed(e))
+    }
+
     /// Every device, revoked ones included, by name.
     ///
     /// # Errors

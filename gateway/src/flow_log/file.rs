@@ -76,7 +76,12 @@ impl RotatingFile {
                 *done = line_start(bytes, *done);
             }
         }
-        if *done == 0 && self.open.as_ref().is_some_and(|open| self.is_over(open, bytes.len())) {
+        if *done == 0
+            && self
+                .open
+                .as_ref()
+                .is_some_and(|open| self.is_over(open, bytes.len()))
+        {
             self.rotate()?;
         }
         let Some(open) = &mut self.open else {
@@ -105,7 +110,9 @@ impl RotatingFile {
 
     fn is_over(&self, open: &Open, more: usize) -> bool {
         let more = u64::try_from(more).unwrap_or(u64::MAX);
-        let age = SystemTime::now().duration_since(open.begun).unwrap_or_default();
+        let age = SystemTime::now()
+            .duration_since(open.begun)
+            .unwrap_or_default();
         open.regular
             && open.size > 0
             && (open.size.saturating_add(more) > self.max_size || age >= self.max_age)
@@ -144,11 +151,13 @@ impl Open {
             return false;
         }
         self.looked = Instant::now();
-        std::fs::metadata(path)
-            .map_or(true, |facts| (facts.dev(), facts.ino()) != self.identity)
+        std::fs::metadata(path).map_or(true, |facts| (facts.dev(), facts.ino()) != self.identity)
     }
 }
 
 fn line_start(bytes: &[u8], place: usize) -> usize {
-    bytes[..place].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1)
+    bytes[..place]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |newline| newline + 1)
 }

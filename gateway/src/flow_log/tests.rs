@@ -10,7 +10,12 @@ struct Record {
 }
 
 fn records(range: std::ops::Range<u64>) -> Vec<Record> {
-    range.map(|seq| Record { seq, text: "a flow" }).collect()
+    range
+        .map(|seq| Record {
+            seq,
+            text: "a flow",
+        })
+        .collect()
 }
 
 fn config(path: &Path) -> FlowLogConfig {
@@ -51,11 +56,21 @@ fn every_record_is_one_line_in_order_and_counted() {
     }
     drop(sender);
     let status = log.finish(Duration::from_secs(5));
-    assert_eq!((status.offered, status.written, status.lost, status.lag), (30, 30, 0, 0));
+    assert_eq!(
+        (status.offered, status.written, status.lost, status.lag),
+        (30, 30, 0, 0)
+    );
     assert_eq!(status.failing, None);
     assert_eq!(seqs(&path), (0..30).collect::<Vec<_>>());
-    let mode = std::fs::metadata(&path).expect("there").permissions().mode();
-    assert_eq!(mode & 0o027, 0, "nothing for others, no write for the group");
+    let mode = std::fs::metadata(&path)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(
+        mode & 0o027,
+        0,
+        "nothing for others, no write for the group"
+    );
 }
 
 #[test]
@@ -78,7 +93,11 @@ fn a_full_file_gets_a_number_and_the_oldest_goes() {
         kept.extend(file);
     }
     let first = kept[0];
-    assert_eq!(kept, (first..20).collect::<Vec<_>>(), "the newest, without a gap");
+    assert_eq!(
+        kept,
+        (first..20).collect::<Vec<_>>(),
+        "the newest, without a gap"
+    );
     assert!(!folder.path("flows.jsonl.3").exists());
 }
 
@@ -94,7 +113,10 @@ fn an_old_file_gets_a_number() {
     }
     drop(sender);
     assert_eq!(log.finish(Duration::from_secs(5)).written, 2);
-    assert_eq!((seqs(&folder.path("flows.jsonl.1")), seqs(&path)), (vec![0], vec![1]));
+    assert_eq!(
+        (seqs(&folder.path("flows.jsonl.1")), seqs(&path)),
+        (vec![0], vec![1])
+    );
 }
 
 #[test]
@@ -128,7 +150,10 @@ fn what_cannot_be_written_until_the_end_is_counted_as_lost() {
     assert!(sender.offer(records(3..5)).is_ok());
     drop(sender);
     let status = log.finish(Duration::ZERO);
-    assert_eq!((status.offered, status.written, status.lost, status.lag), (5, 0, 5, 0));
+    assert_eq!(
+        (status.offered, status.written, status.lost, status.lag),
+        (5, 0, 5, 0)
+    );
 }
 
 #[test]
@@ -150,7 +175,10 @@ fn the_queue_is_bounded_and_gives_back_what_it_does_not_take() {
     sender.lose(1);
     drop(sender);
     let status = log.finish(Duration::ZERO);
-    assert_eq!((status.offered, status.lost, status.lag), (seq + 1, seq + 1, 0));
+    assert_eq!(
+        (status.offered, status.lost, status.lag),
+        (seq + 1, seq + 1, 0)
+    );
 }
 
 #[test]
@@ -174,7 +202,10 @@ async fn listeners_see_lines_and_how_many_they_missed() {
     let (sender, log) = FlowLog::start(&config(&folder.path("flows.jsonl"))).expect("starts");
     let mut quick = log.handle().subscribe();
     assert!(sender.offer(records(0..1)).is_ok());
-    assert_eq!(&*quick.recv().await.expect("a line"), r#"{"seq":0,"text":"a flow"}"#);
+    assert_eq!(
+        &*quick.recv().await.expect("a line"),
+        r#"{"seq":0,"text":"a flow"}"#
+    );
 
     let mut slow = log.handle().subscribe();
     let more = count(TAIL_BACKLOG) + 5;

@@ -1,0 +1,341 @@
+//! What an admin can do with a running gateway. The admin API is a thin coat around it.
+
+use crate::api::{
+    CutView, DeviceAdded, DeviceView, ExplainRequest, Explained, FlowFilter, FlowView,
+    MAX_FLOWS_LISTED, NewDevice, Status, WorkerSnapshot,
+};
+use crate::enrol::{enrol, view};
+use crate::flow_log::{FlowLogHandle, RECORD_QUEUE};
+use crate::live_config::LiveConfig;
+use crate::metrics::Facts;
+use crate::policy_watch::PolicyKeeper;
+use crate::problem::Problem;
+use crate::store::{Sighting, Store};
+use crate::worker_api::{RemoveReason, Worker};
+use arc_swap::ArcSwap;
+use postern_engine::policy::{Policy, Subject, Tuple};
+use postern_io::clock::Clock;
+use postern_proto::keys::PublicKey;
+use postern_proto::now::Mono;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a probe or a scrape waits for the worker.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often endpoints and handshakes are stored.
+const REMEMBER_EVERY: Duration = Duration::from_secs(10);
+
+/// The control plane of one running gateway.
+#[derive(Debug)]
+pub struct Control {
+    /// The configuration in force.
+    pub config: LiveConfig,
+    /// The policy in force.
+    pub policy: PolicyKeeper,
+    /// The devices.
+    pub store: Store,
+    /// The data worker.
+    pub worker: Worker,
+    /// The records.
+    pub log: FlowLogHandle,
+    boot: u64,
+    public_key: PublicKey,
+    started: Mono,
+    devices: AtomicU64,
+    last: ArcSwap<WorkerSnapshot>,
+    /// Store and worker change together.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// What a [`Control`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration in force.
+    pub config: LiveConfig,
+    /// The policy in force.
+    pub policy: PolicyKeeper,
+    /// The devices.
+    pub store: Store,
+    /// The data worker.
+    pub worker: Worker,
+    /// The records.
+    pub log: FlowLogHandle,
+    /// From [`Store::next_boot`].
+    pub boot: u64,
+    /// The gateway's own.
+    pub public_key: PublicKey,
+}
+
+impl Control {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn new(parts: Parts) -> Result<Control, Problem> {
+        let devices = parts.store.count_active().await?;
+        Ok(Control {
+            config: parts.config,
+            policy: parts.policy,
+            store: parts.store,
+            worker: parts.worker,
+            log: parts.log,
+            boot: parts.boot,
+            public_key: parts.public_key,
+            started: Clock::now().mono,
+            devices: AtomicU64::new(devices),
+            last: ArcSwap::default(),
+            changing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Enrols a device: stored first, then accepted by the worker.
+    ///
+    /// # Errors
+    /// Nothing was changed, or the words say what was.
+    pub async fn add_device(&self, new: &NewDevice) -> Result<DeviceAdded, Problem> {
+        let _alone = self.changing.lock().await;
+        let (config, policy) = (self.config.get(), self.policy.current());
+        let (device, added) = enrol(&self.store, &config, &policy, self.public_key, new).await?;
+        match self.worker.add_device(device.record).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => {
+                self.store.forget_new_device(&new.name).await?;
+                return Err(Problem::refused(reason, "nothing was stored"));
+            }
+            Err(error) => {
+                let help = "the device is stored and will be accepted at the next start";
+                return Err(Problem::unable(error.to_string(), help));
+            }
+        }
+        self.devices.fetch_add(1, Ordering::Relaxed);
+        Ok(added)
+    }
+
+    /// Every device, revoked ones included.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn devices(&self) -> Result<Vec<DeviceView>, Problem> {
+        Ok(self.store.devices().await?.iter().map(view).collect())
+    }
+
+    /// One device.
+    ///
+    /// # Errors
+    /// There is none of that name, or the store failed.
+    pub async fn device(&self, name: &str) -> Result<DeviceView, Problem> {
+        Ok(view(&self.store.device(name).await?))
+    }
+
+    /// Revokes a device for ever: stored first, then its flows are cut.
+    ///
+    /// # Errors
+    /// There is none of that name, the store failed, or the worker gave no answer.
+    pub async fn revoke_device(&self, name: &str) -> Result<CutView, Problem> {
+        let _alone = self.changing.lock().await;
+        let device = self
+            .store
+            .revoke_device(name, Clock::now().wall.seconds())
+            .await?;
+        let cut = self
+            .worker
+            .remove_device(device.record.key, RemoveReason::Revoked)
+            .await
+            .map_err(|error| {
+                let help = "the device is revoked in the store, but its flows may live until the \
+                            gateway is restarted: restart it now";
+                Problem::unable(error.to_string(), help)
+            })?;
+        self.devices
+            .store(self.store.count_active().await?, Ordering::Relaxed);
+        Ok(CutView { flows: cut.flows })
+    }
+
+    /// Live flows that match, oldest first.
+    ///
+    /// # Errors
+    /// The worker gave no answer.
+    pub async fn flows(&self, select: FlowFilter) -> Result<Vec<FlowView>, Problem> {
+        Ok(self.worker.list_flows(select, MAX_FLOWS_LISTED).await?)
+    }
+
+    /// Cuts the flows that match.
+    ///
+    /// # Errors
+    /// Nothing was selected, or the worker gave no answer.
+    pub async fn kill_flows(&self, select: FlowFilter) -> Result<CutView, Problem> {
+        if select.is_empty() {
+            return Err(Problem::refused(
+                "no flow is selected",
+                "name an id, a device, a user or a destination",
+            ));
+        }
+        let cut = self.worker.kill_flows(select).await?;
+        Ok(CutView { flows: cut.flows })
+    }
+
+    /// Why the policy in force says what it says.
+    ///
+    /// # Errors
+    /// The request names no destination or an unknown device.
+    pub async fn explain(&self, request: &ExplainRequest) -> Result<Explained, Problem> {
+        explain(&self.policy.current(), Some(&self.store), request).await
+    }
+
+    /// Everything at a glance. Answers also when the worker does not.
+    pub async fn status(&self) -> Status {
+        let config = self.config.get();
+        let file = self.config.file_state();
+        let fresh = self.snapshot().await;
+        let state = match &fresh {
+            Err(problem) => problem.error.clone(),
+            Ok(_) => self.not_ready().unwrap_or_else(|| "ready".to_owned()),
+        };
+        let worker = self.last.load_full();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot: self.boot,
+            uptime_seconds: Clock::now().mono.since(self.started).as_secs(),
+            public_key: self.public_key,
+            listen_port: config.listen_port,
+            interface: config.interface.clone(),
+            state,
+            devices: self.devices.load(Ordering::Relaxed),
+            devices_connected: connected(&worker),
+            open_flows: worker.open_flows,
+            policy: (*self.policy.status()).clone(),
+            flow_log: self.log.status(),
+            needs_restart: file.needs_restart.clone(),
+            config_errors: file.errors.clone(),
+            worker: (*worker).clone(),
+        }
+    }
+
+    /// What the metrics are made of. Asks the worker first; if it does not answer, the last known
+    /// state is shown.
+    pub async fn facts(&self) -> Facts {
+        // Readiness tells of a worker that is stuck; a scrape shows what was known last.
+        let _ = self.snapshot().await;
+        Facts {
+            worker: (*self.last.load_full()).clone(),
+            policy: (*self.policy.status()).clone(),
+            log: self.log.status(),
+            log_queue: (self.log.queued(), RECORD_QUEUE as u64),
+            devices: self.devices.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether new flows can pass.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.snapshot().await.map_err(|problem| problem.error)?;
+        self.not_ready().map_or(Ok(()), Err)
+    }
+
+    /// Stores where devices are, so that a restarted gateway can call them. Never returns.
+    pub async fn remember(&self) {
+        let mut stored: Vec<Sighting> = Vec::new();
+        loop {
+            tokio::time::sleep(REMEMBER_EVERY).await;
+            if self.snapshot().await.is_ok() {
+                self.remember_now(&mut stored).await;
+            }
+        }
+    }
+
+    /// The same once, of the last known state. Before a stop.
+    pub async fn remember_last(&self) {
+        if self.snapshot().await.is_ok() {
+            self.remember_now(&mut Vec::new()).await;
+        }
+    }
+
+    async fn remember_now(&self, stored: &mut Vec<Sighting>) {
+        let seen: Vec<Sighting> = self
+            .last
+            .load()
+            .peers
+            .iter()
+            .filter(|peer| peer.endpoint.is_some())
+            .map(|peer| Sighting {
+                key: peer.public_key,
+                endpoint: peer.endpoint,
+                handshake: peer.last_handshake,
+            })
+            .collect();
+        let new: Vec<_> = seen
+            .iter()
+            .filter(|one| !stored.contains(one))
+            .copied()
+            .collect();
+        match self.store.remember(&new).await {
+            Ok(()) => *stored = seen,
+            Err(error) => tracing::warn!(%error, "endpoints are not stored; will be tried again"),
+        }
+    }
+
+    async fn snapshot(&self) -> Result<(), Problem> {
+        let snapshot = self.worker.with_patience(PROBE_PATIENCE).snapshot().await?;
+        self.last.store(Arc::new(snapshot));
+        Ok(())
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        let failing = self.log.status().failing?;
+        Some(format!("records cannot be written: {failing}"))
+    }
+}
+
+/// Why `policy` says what it says. A named device brings its user and groups from the store, if
+/// there is one; what the request says comes before them.
+///
+/// # Errors
+/// The request names no destination or an unknown device.
+pub async fn explain(
+    policy: &Policy,
+    store: Option<&Store>,
+    request: &ExplainRequest,
+) -> Result<Explained, Problem> {
+    let to: Tuple = request
+        .to
+        .parse()
+        .map_err(|error: postern_engine::policy::TupleError| {
+            Problem::refused(error.what, error.help)
+        })?;
+    let mut who = Subject {
+        user: request.user.clone(),
+        groups: request.groups.clone(),
+        device: request.device.clone().unwrap_or_default(),
+    };
+    if let (Some(name), Some(store)) = (&request.device, store) {
+        let device = store.device(name).await?;
+        if device.revoked.is_some() {
+            return Err(Problem::refused(
+                format!("device '{name}' is revoked and reaches nothing"),
+                "name another device, or ask with --user and --group",
+            ));
+        }
+        who.user = who.user.or(device.record.user);
+        if who.groups.is_empty() {
+            who.groups = device.record.groups;
+        }
+    }
+    who.groups.sort();
+    who.groups.dedup();
+    let explanation = policy.explain(&who, &to, Clock::now().wall);
+    let value = serde_json::to_value(&explanation)
+        .map_err(|error| Problem::unable(error.to_string(), "this is a fault of the program"))?;
+    Ok(Explained {
+        allow: explanation.allow,
+        text: explanation.to_string(),
+        explanation: value,
+    })
+}
+
+fn connected(worker: &WorkerSnapshot) -> u64 {
+    worker.peers.iter().filter(|peer| peer.connected).count() as u64
+}

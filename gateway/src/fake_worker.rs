@@ -1,0 +1,93 @@
+//! A worker that remembers what it was asked, for tests of the control plane.
+
+use crate::api::{FlowView, WorkerSnapshot};
+use crate::worker_api::{Cut, WORKER_QUEUE, Worker, WorkerCommand};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What the fake was asked. Every cut that it reports is of 7 flows.
+#[derive(Clone, Default)]
+pub(crate) struct FakeWorker(Arc<Mutex<Asked>>);
+
+#[derive(Default)]
+pub(crate) struct Asked {
+    pub(crate) devices: Vec<String>,
+    pub(crate) removed: usize,
+    pub(crate) policies: Vec<String>,
+    pub(crate) killed: usize,
+    /// Says no to the next device.
+    pub(crate) refuse: bool,
+    pub(crate) flows: Vec<FlowView>,
+    pub(crate) snapshot: WorkerSnapshot,
+}
+
+impl FakeWorker {
+    pub(crate) fn start() -> (Worker, FakeWorker) {
+        let (commands, queue) = sync_channel(WORKER_QUEUE);
+        let fake = FakeWorker::default();
+        let thread = fake.clone();
+        std::thread::spawn(move || {
+            while let Ok(command) = queue.recv() {
+                thread.obey(command);
+            }
+        });
+        (Worker::new(commands, Arc::new(|| {})), fake)
+    }
+
+    pub(crate) fn policies(&self) -> Vec<String> {
+        self.asked().policies.clone()
+    }
+
+    pub(crate) fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.0.lock().expect("no test panics with it")
+    }
+
+    fn obey(&self, command: WorkerCommand) {
+        let mut asked = self.asked();
+        let cut = Cut { flows: 7 };
+        match command {
+            WorkerCommand::AddDevice { device, done } => {
+                let answer = if std::mem::take(&mut asked.refuse) {
+                    Err("the table of devices is full".to_owned())
+                } else {
+                    asked.devices.push(device.name);
+                    Ok(())
+                };
+                let _ = done.send(answer);
+            }
+            WorkerCommand::RemoveDevice { done, .. } => {
+                asked.removed += 1;
+                let _ = done.send(cut);
+            }
+            WorkerCommand::SetPolicy { policy, done, .. } => {
+                asked.policies.push(policy.hash().full());
+                let _ = done.send(cut);
+            }
+            WorkerCommand::KillFlows { done, .. } => {
+                asked.killed += 1;
+                let _ = done.send(cut);
+            }
+            WorkerCommand::ListFlows {
+                select,
+                limit,
+                done,
+            } => {
+                let found = asked.flows.iter().filter(|flow| {
+                    let to = (
+                        flow.destination.ip(),
+                        flow.destination.port(),
+                        flow.protocol,
+                    );
+                    select.matches(flow.id, &flow.device, flow.user.as_deref(), to)
+                });
+                let _ = done.send(found.take(limit).cloned().collect());
+            }
+            WorkerCommand::Snapshot { done } => {
+                let _ = done.send(asked.snapshot.clone());
+            }
+            WorkerCommand::Stop { done, .. } => {
+                let _ = done.send(cut);
+            }
+        }
+    }
+}

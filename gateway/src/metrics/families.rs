@@ -1,0 +1,245 @@
+//! From facts to metric families. The one list of names.
+
+use super::Facts;
+use crate::api::HistogramView;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+/// One sample: labels and value.
+type Sample<'a> = (Vec<(&'static str, &'a str)>, u64);
+
+pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
+    let (worker, policy, log) = (&facts.worker, &facts.policy, &facts.log);
+    let traffic = worker.traffic;
+    let connected = worker.peers.iter().filter(|peer| peer.connected).count() as u64;
+    let both_ways = |out: u64, back: u64| {
+        vec![
+            (vec![("direction", "to-target")], out),
+            (vec![("direction", "from-target")], back),
+        ]
+    };
+    let mut queues: Vec<(&str, u64, u64)> = worker
+        .queues
+        .iter()
+        .map(|q| (q.queue.as_str(), q.depth, q.capacity))
+        .collect();
+    queues.push(("flow-log", facts.log_queue.0, facts.log_queue.1));
+
+    vec![
+        counter(
+            "postern_flows_total",
+            "Attempts by verdict and by the rule that decided.",
+            worker
+                .verdicts
+                .iter()
+                .map(|v| {
+                    (
+                        vec![("verdict", v.verdict.as_str()), ("rule", v.rule.as_str())],
+                        v.flows,
+                    )
+                })
+                .collect(),
+        ),
+        counter(
+            "postern_bytes_total",
+            "Inner bytes forwarded.",
+            both_ways(traffic.bytes_out, traffic.bytes_in),
+        ),
+        counter(
+            "postern_packets_total",
+            "Inner packets forwarded.",
+            both_ways(traffic.packets_out, traffic.packets_in),
+        ),
+        counter(
+            "postern_packets_dropped_total",
+            "Packets that went no further, by reason.",
+            worker
+                .drops
+                .iter()
+                .map(|(reason, n)| (vec![("reason", reason.as_str())], *n))
+                .collect(),
+        ),
+        counter(
+            "postern_handshakes_total",
+            "WireGuard handshakes by outcome.",
+            worker
+                .handshakes
+                .iter()
+                .map(|(o, n)| (vec![("outcome", o.as_str())], *n))
+                .collect(),
+        ),
+        gauge("postern_flows_open", "Live flows.", one(worker.open_flows)),
+        gauge(
+            "postern_flows_half_open",
+            "Live TCP flows whose target has not answered.",
+            one(worker.half_open_flows),
+        ),
+        gauge(
+            "postern_devices",
+            "Devices that may connect.",
+            one(facts.devices),
+        ),
+        gauge(
+            "postern_devices_connected",
+            "Devices with an established session.",
+            one(connected),
+        ),
+        gauge(
+            "postern_policy_generation",
+            "Counts up with each policy put in force.",
+            one(policy.generation),
+        ),
+        gauge(
+            "postern_policy_reload_success",
+            "1 if the last attempt to load the policy succeeded.",
+            one(u64::from(policy.ok)),
+        ),
+        gauge(
+            "postern_policy_loaded_timestamp_seconds",
+            "When the policy was put in force.",
+            one(policy.loaded),
+        ),
+        counter(
+            "postern_policy_reloads_total",
+            "Attempts to load a policy by result.",
+            vec![
+                (vec![("result", "ok")], policy.reloads_ok),
+                (vec![("result", "refused")], policy.reloads_failed),
+            ],
+        ),
+        gauge(
+            "postern_queue_depth",
+            "Entries of each bounded queue or table.",
+            queues
+                .iter()
+                .map(|(name, depth, _)| (vec![("queue", *name)], *depth))
+                .collect(),
+        ),
+        gauge(
+            "postern_queue_capacity",
+            "Bound of each queue or table.",
+            queues
+                .iter()
+                .map(|(name, _, bound)| (vec![("queue", *name)], *bound))
+                .collect(),
+        ),
+        counter(
+            "postern_records_offered_total",
+            "Records made.",
+            one(log.offered),
+        ),
+        counter(
+            "postern_records_written_total",
+            "Records in the log.",
+            one(log.written),
+        ),
+        counter(
+            "postern_records_lost_total",
+            "Records that were lost.",
+            one(log.lost),
+        ),
+        gauge(
+            "postern_record_lag",
+            "Records made that are neither written nor lost.",
+            one(log.lag),
+        ),
+        gauge(
+            "postern_flow_log_failing",
+            "1 while records cannot be written.",
+            one(u64::from(log.failing.is_some())),
+        ),
+        histogram(
+            "postern_verdict_seconds",
+            "Time to judge a new flow.",
+            &worker.verdict_seconds,
+        ),
+        histogram(
+            "postern_change_to_cut_seconds",
+            "Time from a change to the cut of each flow that it ended.",
+            &worker.change_to_cut_seconds,
+        ),
+        gauge(
+            "postern_build_info",
+            "1, with the version as label.",
+            vec![(vec![("version", env!("CARGO_PKG_VERSION"))], 1)],
+        ),
+    ]
+    .into_iter()
+    // A family without samples is malformed: nothing of its kind was seen yet.
+    .filter(|family| !family.get_metric().is_empty())
+    .collect()
+}
+
+fn one(value: u64) -> Vec<Sample<'static>> {
+    vec![(Vec::new(), value)]
+}
+
+fn counter(name: &str, help: &str, samples: Vec<Sample<'_>>) -> MetricFamily {
+    family(name, help, MetricType::COUNTER, samples, |metric, value| {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    })
+}
+
+fn gauge(name: &str, help: &str, samples: Vec<Sample<'_>>) -> MetricFamily {
+    family(name, help, MetricType::GAUGE, samples, |metric, value| {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    })
+}
+
+fn histogram(name: &str, help: &str, from: &HistogramView) -> MetricFamily {
+    let mut so_far = 0;
+    let mut buckets = Vec::new();
+    for (bound, count) in from.bounds.iter().zip(&from.counts) {
+        so_far += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(so_far);
+        buckets.push(bucket);
+    }
+    let mut histogram = Histogram::default();
+    histogram.set_sample_count(from.count());
+    histogram.set_sample_sum(from.sum);
+    histogram.set_bucket(buckets);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    named(name, help, MetricType::HISTOGRAM, vec![metric])
+}
+
+fn family(
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    samples: Vec<Sample<'_>>,
+    set: impl Fn(&mut Metric, f64),
+) -> MetricFamily {
+    let metrics = samples
+        .into_iter()
+        .map(|(labels, value)| {
+            let mut metric = Metric::from_label(labels.into_iter().map(label).collect());
+            set(&mut metric, value as f64);
+            metric
+        })
+        .collect();
+    named(name, help, kind, metrics)
+}
+
+fn named(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn label((name, value): (&str, &str)) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
+}

@@ -1,0 +1,161 @@
+use super::*;
+use crate::api::{HistogramView, PeerView, QueueView, Traffic, VerdictCount};
+use postern_proto::fate::DropReason;
+use postern_proto::keys::PrivateKey;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+fn facts() -> Facts {
+    let mut verdict_seconds = HistogramView::with_bounds(&[1e-6, 1e-3]);
+    verdict_seconds.observe(5e-7);
+    verdict_seconds.observe(2.0);
+    let peer = PeerView {
+        device: "ana-laptop".into(),
+        public_key: PrivateKey::from_random([1; 32]).public(),
+        endpoint: "198.51.100.7:4242".parse().ok(),
+        last_handshake: Some(1),
+        connected: true,
+        bytes_out: 1,
+        bytes_in: 1,
+        flows: 1,
+    };
+    Facts {
+        worker: WorkerSnapshot {
+            verdicts: vec![
+                VerdictCount {
+                    verdict: "allow".into(),
+                    rule: "ssh to the \"nodes\"".into(),
+                    flows: 3,
+                },
+                VerdictCount {
+                    verdict: "deny".into(),
+                    rule: "default".into(),
+                    flows: 4,
+                },
+            ],
+            traffic: Traffic {
+                bytes_out: 10,
+                packets_out: 1,
+                bytes_in: 20,
+                packets_in: 2,
+            },
+            drops: DropReason::ALL
+                .iter()
+                .map(|r| (r.as_str().to_owned(), 1))
+                .collect(),
+            handshakes: [("established".to_owned(), 5)].into(),
+            open_flows: 9,
+            peers: vec![
+                peer.clone(),
+                PeerView {
+                    connected: false,
+                    ..peer
+                },
+            ],
+            queues: vec![QueueView {
+                queue: "flows".into(),
+                depth: 9,
+                capacity: 100,
+            }],
+            verdict_seconds,
+            change_to_cut_seconds: HistogramView::with_bounds(&[0.1, 1.0]),
+            ..WorkerSnapshot::default()
+        },
+        policy: PolicyStatus {
+            generation: 2,
+            ok: true,
+            ..PolicyStatus::default()
+        },
+        log: FlowLogStatus {
+            offered: 8,
+            written: 5,
+            lost: 1,
+            lag: 2,
+            failing: None,
+        },
+        log_queue: (1, 64),
+        devices: 2,
+    }
+}
+
+fn render(facts: Facts) -> String {
+    Metrics::new()
+        .expect("one name, one metric")
+        .render(facts)
+        .expect("well formed")
+}
+
+#[test]
+fn every_fact_has_its_line() {
+    let text = render(facts());
+    for line in [
+        r#"postern_flows_total{verdict="allow",rule="ssh to the \"nodes\""} 3"#,
+        r#"postern_flows_total{verdict="deny",rule="default"} 4"#,
+        r#"postern_bytes_total{direction="to-target"} 10"#,
+        r#"postern_packets_total{direction="from-target"} 2"#,
+        r#"postern_packets_dropped_total{reason="spoofed-source"} 1"#,
+        r#"postern_handshakes_total{outcome="established"} 5"#,
+        "postern_flows_open 9",
+        "postern_devices 2",
+        "postern_devices_connected 1",
+        "postern_policy_generation 2",
+        "postern_policy_reload_success 1",
+        r#"postern_queue_depth{queue="flow-log"} 1"#,
+        r#"postern_queue_capacity{queue="flows"} 100"#,
+        "postern_records_written_total 5",
+        "postern_records_lost_total 1",
+        "postern_record_lag 2",
+        r#"postern_verdict_seconds_bucket{le="0.000001"} 1"#,
+        r#"postern_verdict_seconds_bucket{le="0.001"} 1"#,
+        r#"postern_verdict_seconds_bucket{le="+Inf"} 2"#,
+        "postern_verdict_seconds_count 2",
+        r#"postern_change_to_cut_seconds_bucket{le="+Inf"} 0"#,
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "no line {line} in\n{text}"
+        );
+    }
+    assert!(text.contains("process_resident_memory_bytes"));
+}
+
+#[test]
+fn no_label_holds_an_address_or_a_name_of_a_device() {
+    let text = render(facts());
+    for secret in [
+        "198.51.100.7",
+        "ana-laptop",
+        &PrivateKey::from_random([1; 32]).public().to_string(),
+    ] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_to_say() {
+    for facts in [facts(), Facts::default()] {
+        let text = render(facts);
+        let tool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut tool) = tool else {
+            let _ = writeln!(std::io::stderr(), "skipped: promtool is not installed");
+            return;
+        };
+        tool.stdin
+            .take()
+            .expect("piped")
+            .write_all(text.as_bytes())
+            .expect("read");
+        let said = tool.wait_with_output().expect("ends");
+        let said_text =
+            String::from_utf8_lossy(&said.stdout) + String::from_utf8_lossy(&said.stderr);
+        assert!(
+            said.status.success() && said_text.trim().is_empty(),
+            "{said_text}"
+        );
+    }
+}
