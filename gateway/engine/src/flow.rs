@@ -13,7 +13,7 @@ use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::peers::PeerId;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tcp::{TcpState, TcpTrack};
@@ -159,6 +159,8 @@ pub struct FlowTable {
     by_key: HashMap<FlowKey, u32, foldhash::quality::FixedState>,
     /// At most one live entry a flow, and one more for each time that its deadline came nearer.
     timers: BinaryHeap<Reverse<(Mono, Slot)>>,
+    /// Cut flows, oldest first. They make room when the table is full.
+    cut: VecDeque<Slot>,
     capacity: usize,
 }
 
@@ -171,6 +173,7 @@ impl FlowTable {
             free: Vec::new(),
             by_key: HashMap::with_hasher(foldhash::quality::FixedState::with_seed(seed)),
             timers: BinaryHeap::new(),
+            cut: VecDeque::new(),
             capacity,
         }
     }
@@ -198,14 +201,26 @@ impl FlowTable {
         flow.as_mut().filter(|_| *generation == slot.generation)
     }
 
-    /// No room for another flow.
+    /// No room for another flow, even without those that were cut.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.by_key.len() >= self.capacity
+        self.by_key.len() >= self.capacity + self.cut.len()
+    }
+
+    /// Remembers that the flow in `slot` was cut: it is only there so that late segments of its
+    /// ends are answered, and gives its place to a newcomer when the table is full.
+    pub fn remember_cut(&mut self, slot: Slot) {
+        self.cut.push_back(slot);
     }
 
     /// Takes in a flow whose key is not in the table, when it is not full.
     pub fn insert(&mut self, flow: Flow) -> Slot {
+        while self.by_key.len() >= self.capacity {
+            let Some(oldest) = self.cut.front().copied() else {
+                break;
+            };
+            self.remove(oldest);
+        }
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push((0, None));
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
@@ -232,6 +247,14 @@ impl FlowTable {
         place.0 = place.0.wrapping_add(1);
         self.free.push(slot.at);
         self.by_key.remove(&flow.key);
+        if flow.cut.is_some() {
+            // It is nearly always the oldest that goes.
+            if self.cut.front() == Some(&slot) {
+                self.cut.pop_front();
+            } else {
+                self.cut.retain(|cut| *cut != slot);
+            }
+        }
         Some(flow)
     }
 

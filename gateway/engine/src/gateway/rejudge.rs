@@ -2,8 +2,8 @@
 //! sides. A flow that carries packets is judged with its next one; a sweep in slices reaches the
 //! silent ones, so that a large table never stops the packets of others.
 
-use super::Gateway;
 use super::judge::tuple;
+use super::{Gateway, SLICE};
 use crate::flow::{Flow, Slot};
 use crate::identity::DeviceState;
 use crate::policy::Policy;
@@ -15,9 +15,6 @@ use postern_proto::outbox::Outbox;
 use postern_proto::peers::PeerId;
 use postern_proto::reply::{self, REPLY_ROOM};
 use std::sync::Arc;
-
-/// Flows judged in one slice: well under a millisecond.
-const SLICE: usize = 2048;
 
 /// What a command cut at once; a sweep goes on after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,6 +164,10 @@ impl Gateway {
             return;
         };
         flow.cut = Some(now.mono);
+        self.flows.remember_cut(slot);
+        let Some(flow) = self.flows.get(slot) else {
+            return;
+        };
         let (key, peer, tcp) = (flow.key, flow.peer, flow.tcp);
         let half_open = tcp.is_some_and(|tcp| tcp.is_half_open());
         if let Some(device) = self.devices.get_mut(peer) {

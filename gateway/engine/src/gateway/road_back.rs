@@ -17,6 +17,8 @@ enum Fate {
     /// No further; an answer of this length towards the target is ready, if one is owed.
     Refuse(DropReason, Option<usize>),
     Cut(Slot, CloseReason, Option<usize>),
+    /// Its device has no key that is young enough: ask it for one. The target will send again.
+    NoSession(PeerId),
 }
 
 impl Gateway {
@@ -46,6 +48,12 @@ impl Gateway {
                     .add(DropReason::Policy, u64::from(segments.max(1)));
                 self.cut_flow(slot, reason, out, now);
                 self.answer_target(answer, out);
+            }
+            Fate::NoSession(peer) => {
+                self.counters
+                    .drops
+                    .add(DropReason::NoSession, u64::from(segments.max(1)));
+                self.peers.initiate(peer, out, now);
             }
         }
         None
@@ -100,6 +108,9 @@ impl Gateway {
         let peer = flow.peer;
         if let Err(reason) = self.still_allowed(slot, now) {
             return Fate::Cut(slot, reason, reply::refuse(view, &mut self.answer));
+        }
+        if !self.can_reach(peer, now) {
+            return Fate::NoSession(peer);
         }
         self.note_target_packet(slot, view, segments, now);
         Fate::Forward(peer)
@@ -179,11 +190,16 @@ impl Gateway {
         if let Err(reason) = self.still_allowed(slot, now) {
             return Fate::Cut(slot, reason, None);
         }
+        let Some(peer) = self.flows.get(slot).map(|flow| flow.peer) else {
+            return refused;
+        };
+        if !self.can_reach(peer, now) {
+            return Fate::NoSession(peer);
+        }
         let Some(flow) = self.flows.get_mut(slot) else {
             return refused;
         };
         flow.count_in(view.bytes().len() as u64, 1, now);
-        let peer = flow.peer;
         // Nobody is there: the attempt is over, and its record should not wait for a timeout.
         let unanswered = match flow.tcp {
             Some(track) => track.state == TcpState::SynSent,
@@ -193,6 +209,13 @@ impl Gateway {
             self.close_flow(slot, CloseReason::Error, now);
         }
         Fate::Forward(peer)
+    }
+
+    /// What is counted as passed on must have a tunnel to pass through.
+    fn can_reach(&self, peer: PeerId, now: Now) -> bool {
+        self.peers
+            .peer(peer)
+            .is_some_and(|peer| peer.is_established(now))
     }
 
     fn answer_target(&mut self, answer: Option<usize>, out: &mut impl Outbox) {

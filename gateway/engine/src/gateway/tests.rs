@@ -555,6 +555,63 @@ fn bounds_hold_and_say_which_one() {
 }
 
 #[test]
+fn what_was_cut_makes_room_for_what_is_new() {
+    let mut world = World::new(&["platform", "platform"]);
+    let syn = |n: u16| {
+        tcp(
+            SYN,
+            (if n < 32 { "100.96.0.2" } else { "100.96.0.3" }, 5000 + n),
+            KUBE,
+            1,
+            0,
+        )
+    };
+    let answer = |n: u16| {
+        tcp(
+            SYN | ACK,
+            KUBE,
+            (if n < 32 { "100.96.0.2" } else { "100.96.0.3" }, 5000 + n),
+            9,
+            2,
+        )
+    };
+    for n in 0..64 {
+        world.send(usize::from(n >= 32), &syn(n));
+        world.reply(&answer(n));
+    }
+    assert!(world.gateway.flows().is_full());
+    let (mut outs, now) = (Outs::default(), world.now);
+    assert_eq!(
+        world
+            .gateway
+            .kill(now.mono, &mut outs, now, |_, _| true)
+            .flows,
+        64
+    );
+    assert!(!world.gateway.flows().is_full());
+    world.send(0, &tcp(SYN, ("100.96.0.2", 7000), KUBE, 1, 0));
+    assert_eq!(world.drops(DropReason::TableFull), 0);
+    assert_eq!(world.gateway.flows().len(), 64, "never more than its bound");
+    world.tick(Duration::from_secs(61));
+    assert_eq!(world.gateway.flows().len(), 0);
+}
+
+#[test]
+fn a_packet_that_no_tunnel_can_carry_is_not_counted_as_passed() {
+    let mut world = World::new(&["platform"]);
+    open(&mut world);
+    let passed = world.gateway.counters().packets_in;
+    world.now = world.now.after(Duration::from_secs(200));
+    let mut outs = Outs::default();
+    let segment = tcp(ACK, KUBE, LAPTOP, 901, 101);
+    let now = world.now;
+    assert_eq!(world.gateway.from_target(&segment, 1, &mut outs, now), None);
+    assert_eq!(outs.datagrams.len(), 1, "the device is asked for a key");
+    assert_eq!(world.gateway.counters().packets_in, passed);
+    assert_eq!(world.drops(DropReason::NoSession), 1);
+}
+
+#[test]
 fn nothing_new_is_allowed_while_records_cannot_be_written() {
     let mut world = World::new(&["platform"]);
     open(&mut world);
