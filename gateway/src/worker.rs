@@ -33,9 +33,13 @@ use tokio::sync::oneshot;
 /// Commands taken in one turn, so that a burst of them delays no packet for long.
 const COMMANDS_PER_TURN: usize = 16;
 
-/// Records that wait while the log's channel is full. From here on nothing new is allowed, or
-/// what is new is lost and counted, as the configuration says. At 1 KiB each: 16 MiB.
-pub const RECORDS_WAITING: usize = 16_384;
+/// Records that wait while the log's channel is full: as many as the default flow table holds,
+/// so that a change which cuts every flow loses no record. From half of it on nothing new is
+/// allowed; beyond it the oldest are lost and counted. At 1 KiB each: 64 MiB.
+pub const RECORDS_WAITING: usize = 65_536;
+
+/// How long the last records may wait for the log when the gateway ends.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How soon a full channel is tried again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -110,6 +114,7 @@ impl DataWorker {
             self.answer_policy();
             self.hand_in_records();
             if ended {
+                self.hand_in_the_last();
                 return Ok(());
             }
         }
@@ -224,6 +229,16 @@ impl DataWorker {
         if let Some((done, before)) = self.policy_done.take() {
             let _ = done.send(Cut { flows: after - before });
         }
+    }
+
+    /// The end of every flow is on its way to the log; only here may the thread wait for it.
+    fn hand_in_the_last(&mut self) {
+        let until = Clock::now().mono + LAST_PATIENCE;
+        while !self.records.is_empty() && Clock::now().mono < until {
+            std::thread::sleep(RETRY);
+            self.hand_in_records();
+        }
+        self.log.lose(self.records.len() as u64);
     }
 
     /// Never blocks. While the channel is full, records wait here, up to a bound.
