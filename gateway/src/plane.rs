@@ -1,8 +1,9 @@
 //! The data plane, put together: TUN, host, sockets, engine, worker thread, flow log.
 //!
 //! The order matters. The flow log opens first, because nothing may pass unrecorded; the TUN
-//! comes before the host set-up that names it; the socket opens last, so that no packet arrives
-//! before there is somebody to judge it.
+//! comes before the host set-up that names it. The socket is older than all of them: its port may
+//! need a capability that is dropped before the first thread starts. What arrives meanwhile
+//! waits in its buffer.
 
 use crate::config::{self, Config};
 use crate::flow_log::{FlowLog, FlowLogHandle};
@@ -56,6 +57,21 @@ pub enum Ending {
     HandOver,
 }
 
+/// Opens the gateway's port.
+///
+/// # Errors
+/// It is taken, or not permitted; the words say what to do.
+pub fn bind(config: &Config) -> anyhow::Result<UdpEnd> {
+    let udp = UdpEnd::bind(&UdpOptions {
+        port: config.listen_port,
+        // A gateway cannot know every path; fragments beat silence.
+        may_fragment: true,
+        ..UdpOptions::default()
+    })?;
+    warn_of_small_buffers(&udp);
+    Ok(udp)
+}
+
 impl Plane {
     /// Puts it together and starts it.
     ///
@@ -63,6 +79,7 @@ impl Plane {
     /// What could not be had, and what to do about it. What had been changed by then is put back.
     pub fn start(
         config: &Config,
+        udp: UdpEnd,
         key: &PrivateKey,
         policy: Arc<Policy>,
         devices: Vec<DeviceRecord>,
@@ -72,13 +89,6 @@ impl Plane {
         let tun = Tun::open(&tun_options(config))?;
         let offload = tun.offload().as_str();
         let host = GatewayHost::set_up(&host_config(config))?;
-        let udp = UdpEnd::bind(&UdpOptions {
-            port: config.listen_port,
-            // A gateway cannot know every path; fragments beat silence.
-            may_fragment: true,
-            ..UdpOptions::default()
-        })?;
-        warn_of_small_buffers(&udp);
         let road = postern_io::road::open(udp, Some(tun)).context("sockets")?;
         let waker = Waker::new().context("eventfd")?;
         let (commands, receiver) = sync_channel(WORKER_QUEUE);

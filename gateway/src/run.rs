@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::control::{Control, Parts};
 use crate::key_file;
 use crate::live_config::LiveConfig;
-use crate::plane::{Ending, Plane};
+use crate::plane::{self, Ending, Plane};
 use crate::policy_watch::{self, PolicyKeeper};
 use crate::store::Store;
 use crate::{admin, metrics};
@@ -38,6 +38,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let key = key_file::read(&config.key_file)?;
     let policy = Arc::new(policy_watch::load_or_last(&config.policy, &config.data_dir)?);
+    let udp = plane::bind(&config)?;
+    // Capabilities belong to threads, so this comes before the first one that is started.
+    host::drop_privileges()?;
     let store = Store::open(&config.data_dir.join("postern.db"), config.pool).await?;
     let boot = store.next_boot().await?;
     let devices = store.active_devices().await?;
@@ -50,8 +53,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let known = devices.len();
-    let plane = Plane::start(&config, &key, Arc::clone(&policy), devices, boot)?;
-    host::drop_privileges()?;
+    let plane = Plane::start(&config, udp, &key, Arc::clone(&policy), devices, boot)?;
     tracing::info!(
         port = config.listen_port,
         interface = config.interface,
