@@ -1,160 +1,104 @@
 //! Why a packet goes no further: a closed list. The text is the metric label and the log field.
 
-/// Reason for which a packet was not passed on. Never an error: a fate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DropReason {
+/// One list gives the enum, its order and its texts.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
+        /// Reason for which a packet was not passed on. Never an error: a fate.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum DropReason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl DropReason {
+            /// All of them, in the order of the road.
+            pub const ALL: [DropReason; [$($text),+].len()] = [$(DropReason::$name),+];
+
+            /// The metric label and the log field.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     // --- the datagram, before anything is decrypted
     /// No WireGuard message: wrong type, wrong length, reserved bytes set.
-    NotWireguard,
+    NotWireguard = "not-wireguard",
     /// A handshake whose first MAC does not prove knowledge of our public key.
-    BadMac,
+    BadMac = "bad-mac",
     /// A handshake above the rate that its source may ask for.
-    RateLimited,
+    RateLimited = "rate-limited",
     /// A handshake by a key that is not enrolled.
-    UnknownKey,
+    UnknownKey = "unknown-key",
     /// A receiver index that names no session of ours.
-    UnknownIndex,
+    UnknownIndex = "unknown-index",
     /// A handshake that does not decrypt, is replayed, or was not asked for.
-    BadHandshake,
+    BadHandshake = "bad-handshake",
     /// A counter seen before, or too far behind the newest (RFC 6479).
-    Replayed,
+    Replayed = "replayed",
     /// A data message whose tag does not verify.
-    BadTag,
+    BadTag = "bad-tag",
     /// A data message under a key older than 180 s.
-    KeyExpired,
+    KeyExpired = "key-expired",
     /// A datagram larger than any that we send.
-    TooLong,
+    TooLong = "too-long",
 
     // --- the inner packet, before it is judged
     /// Fewer bytes than its headers need.
-    Truncated,
+    Truncated = "truncated",
     /// Lengths that disagree with each other or with the bytes at hand.
-    BadLength,
+    BadLength = "bad-length",
     /// Neither IPv4 nor IPv6, or header fields that no stack accepts.
-    BadHeader,
+    BadHeader = "bad-header",
     /// An IP fragment.
-    Fragment,
+    Fragment = "fragment",
     /// An IPv6 extension header, or IPv4 options.
-    ExtensionHeader,
+    ExtensionHeader = "extension-header",
     /// A protocol other than TCP, UDP, ICMP.
-    OtherProtocol,
+    OtherProtocol = "other-protocol",
     /// ICMP that is neither echo nor an error about a live flow.
-    OtherIcmp,
+    OtherIcmp = "other-icmp",
     /// Multicast, broadcast, link-local or loopback.
-    NotUnicast,
+    NotUnicast = "not-unicast",
     /// The source is not an address of the device that sent it.
-    SpoofedSource,
+    SpoofedSource = "spoofed-source",
 
     // --- the verdict
     /// A control datagram that is no message a client may send.
-    BadControl,
+    BadControl = "bad-control",
     /// The policy denies it.
-    Policy,
+    Policy = "policy",
     /// The destination is another device.
-    DeviceToDevice,
+    DeviceToDevice = "device-to-device",
     /// No flow, and it does not open one.
-    NoFlow,
+    NoFlow = "no-flow",
     /// From a target, without a flow that a device opened.
-    Unsolicited,
+    Unsolicited = "unsolicited",
     /// Its flow was cut.
-    Cut,
+    Cut = "cut",
     /// The flow table is full.
-    TableFull,
+    TableFull = "table-full",
     /// The device has all the flows that it may have.
-    DeviceQuota,
+    DeviceQuota = "device-quota",
     /// Records cannot be written, so nothing new is allowed.
-    LogUnavailable,
+    LogUnavailable = "log-unavailable",
 
     // --- on the way out
     /// No established tunnel to the peer.
-    NoSession,
+    NoSession = "no-session",
     /// Larger than the tunnel's MTU.
-    TooBig,
+    TooBig = "too-big",
     /// Outside the include list.
-    NotIncluded,
+    NotIncluded = "not-included",
     /// The kernel took no more: its queue was full or it refused the packet.
-    KernelRefused,
+    KernelRefused = "kernel-refused",
 }
 
 impl DropReason {
-    /// All of them, in the order of the road.
-    pub const ALL: [DropReason; 32] = {
-        use DropReason::*;
-        [
-            NotWireguard,
-            BadMac,
-            RateLimited,
-            UnknownKey,
-            UnknownIndex,
-            BadHandshake,
-            Replayed,
-            BadTag,
-            KeyExpired,
-            TooLong,
-            Truncated,
-            BadLength,
-            BadHeader,
-            Fragment,
-            ExtensionHeader,
-            OtherProtocol,
-            OtherIcmp,
-            NotUnicast,
-            SpoofedSource,
-            BadControl,
-            Policy,
-            DeviceToDevice,
-            NoFlow,
-            Unsolicited,
-            Cut,
-            TableFull,
-            DeviceQuota,
-            LogUnavailable,
-            NoSession,
-            TooBig,
-            NotIncluded,
-            KernelRefused,
-        ]
-    };
-
-    /// The metric label and the log field.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DropReason::NotWireguard => "not-wireguard",
-            DropReason::BadMac => "bad-mac",
-            DropReason::RateLimited => "rate-limited",
-            DropReason::UnknownKey => "unknown-key",
-            DropReason::UnknownIndex => "unknown-index",
-            DropReason::BadHandshake => "bad-handshake",
-            DropReason::Replayed => "replayed",
-            DropReason::BadTag => "bad-tag",
-            DropReason::KeyExpired => "key-expired",
-            DropReason::TooLong => "too-long",
-            DropReason::Truncated => "truncated",
-            DropReason::BadLength => "bad-length",
-            DropReason::BadHeader => "bad-header",
-            DropReason::Fragment => "fragment",
-            DropReason::ExtensionHeader => "extension-header",
-            DropReason::OtherProtocol => "other-protocol",
-            DropReason::OtherIcmp => "other-icmp",
-            DropReason::NotUnicast => "not-unicast",
-            DropReason::SpoofedSource => "spoofed-source",
-            DropReason::BadControl => "bad-control",
-            DropReason::Policy => "policy",
-            DropReason::DeviceToDevice => "device-to-device",
-            DropReason::NoFlow => "no-flow",
-            DropReason::Unsolicited => "unsolicited",
-            DropReason::Cut => "cut",
-            DropReason::TableFull => "table-full",
-            DropReason::DeviceQuota => "device-quota",
-            DropReason::LogUnavailable => "log-unavailable",
-            DropReason::NoSession => "no-session",
-            DropReason::TooBig => "too-big",
-            DropReason::NotIncluded => "not-included",
-            DropReason::KernelRefused => "kernel-refused",
-        }
-    }
-
     /// Its place in [`DropReason::ALL`], for counters in an array.
     #[must_use]
     pub fn index(self) -> usize {
