@@ -272,7 +272,7 @@ impl Config {
     /// The SQLite store.
     #[must_use]
     pub fn store_path(&self) -> PathBuf {
-        self.data_dir.join("gateway.db")
+        self.data_dir.join("postern.db")
     }
 
     fn differs(&self, newer: &Config, field: &str) -> bool {

@@ -15,9 +15,11 @@
 //! | [`api`], [`admin`] | the same over a unix socket |
 //! | [`metrics`] | Prometheus and health |
 //! | [`profile`] | what a device is given |
+//! | [`cli`] | the verbs |
 
 pub mod admin;
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod enrol;

@@ -1,2 +1,5 @@
-//! The gateway.
-fn main() {}
+//! `postern-gateway`: one binary for the host that replaces the bastion.
+
+fn main() -> std::process::ExitCode {
+    postern_gateway::cli::main()
+}

@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(after.cut, 7, "as the worker says");
         assert_eq!((before.generation, after.policy.generation), (1, 2));
         assert_ne!(before.hash, after.policy.hash);
-        assert_eq!(fake.policies(), [after.policy.hash.clone()]);
+        assert_eq!(fake.policies(), std::slice::from_ref(&after.policy.hash));
         assert_eq!(keeper.current().hash().full(), after.policy.hash);
     }
 

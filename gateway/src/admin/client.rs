@@ -118,18 +118,9 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                        ClientError::NotRunning(self.socket.clone())
-                    }
-                    _ => ClientError::Io {
-                        path: self.socket.clone(),
-                        reason: error,
-                    },
-                })?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.unreachable(error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(garbled)?;
@@ -154,6 +145,18 @@ impl Client {
         Err(ClientError::Refused(
             serde_json::from_slice(&bytes).map_err(garbled)?,
         ))
+    }
+}
+
+impl Client {
+    fn unreachable(&self, reason: io::Error) -> ClientError {
+        let path = self.socket.clone();
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        if absent.contains(&reason.kind()) {
+            ClientError::NotRunning(path)
+        } else {
+            ClientError::Io { path, reason }
+        }
     }
 }
 

@@ -76,10 +76,11 @@ impl World {
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ApiError {
-    match result.expect_err("refused") {
-        ClientError::Refused(error) => error,
-        other => panic!("{other}"),
-    }
+    let error = result.expect_err("refused");
+    let ClientError::Refused(refusal) = error else {
+        panic!("{error}")
+    };
+    refusal
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ fn absolute_paths_stay() {
     ));
     assert_eq!(
         config.store_path(),
-        Path::new("/var/lib/postern/gateway.db")
+        Path::new("/var/lib/postern/postern.db")
     );
     assert_eq!(config.policy, Path::new("/srv/policy.yaml"));
 }

@@ -1,0 +1,182 @@
+//! The verbs of `postern-gateway`. Data goes to stdout, notes and errors to stderr. Exit codes: 0
+//! done or allowed; 1 failed or denied; 2 wrong usage or a bad configuration or policy.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod check;
+mod device;
+mod failure;
+mod flows;
+mod output;
+mod policy;
+mod status;
+
+use crate::admin::client::Client;
+use crate::config::{self, Config};
+use crate::init;
+use clap::{Args, Parser, Subcommand};
+use failure::Failure;
+use postern_io::telemetry::{self, LogFormat};
+use postern_proto::profile::HostPort;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Environment variable with a log filter; comes before `log.level`.
+const LOG_VARIABLE: &str = "POSTERN_LOG";
+
+/// The gateway of Postern: decides, forwards and records what admins reach.
+#[derive(Debug, Parser)]
+#[command(name = "postern-gateway", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct Where {
+    /// The gateway's configuration.
+    #[arg(long, short, value_name = "FILE", env = "POSTERN_CONFIG", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a folder with a key, a commented gateway.yaml and a first policy.
+    Init {
+        /// A folder that does not exist yet, or is empty and closed to others.
+        dir: PathBuf,
+        /// Where devices will find this gateway.
+        #[arg(long, value_name = "HOST:PORT")]
+        endpoint: Option<HostPort>,
+    },
+    /// Run the gateway in the foreground until it is told to stop.
+    Run(Where),
+    /// Say everything that is wrong with configuration, keys, policy and host, and what to do.
+    Check(check::Check),
+    /// Add, list, show or revoke devices.
+    #[command(subcommand)]
+    Device(device::Verb),
+    /// Show how the running gateway does.
+    Status(status::Verb),
+    /// List, follow or cut flows.
+    #[command(subcommand)]
+    Flows(flows::Verb),
+    /// Check, test, explain or reload the policy.
+    #[command(subcommand)]
+    Policy(policy::Verb),
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match obey(cli.verb) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// 0, or 1 for an answer that is a no.
+fn obey(verb: Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::Init { dir, endpoint } => {
+            let config = init::init(&dir, endpoint.as_ref())?;
+            println!("Made {}.", dir.display());
+            println!("{}", init::next_steps(&config));
+            Ok(0)
+        }
+        Verb::Run(place) => run(&place),
+        Verb::Check(verb) => wait(verb.obey()),
+        Verb::Device(verb) => wait(verb.obey()),
+        Verb::Status(verb) => wait(verb.obey()),
+        Verb::Flows(verb) => wait(verb.obey()),
+        Verb::Policy(verb) => wait(verb.obey()),
+    }
+}
+
+fn run(place: &Where) -> Result<u8, Failure> {
+    let config = place.load()?;
+    let format = if config.log.json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
+    telemetry::init_at(LOG_VARIABLE, &config.log.level, format).map_err(Failure::usage)?;
+    crate::run::run(config).map_err(|error| Failure::failed(format!("{error:#}")))?;
+    Ok(0)
+}
+
+fn wait(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?
+        .block_on(work)
+}
+
+impl Where {
+    fn load(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.config)?)
+    }
+
+    /// The configuration and the way to the running gateway.
+    fn client(&self) -> Result<(Config, Client), Failure> {
+        let config = self.load()?;
+        let client = Client::new(&config.admin_socket);
+        Ok((config, client))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_verbs_of_the_manual_parse() {
+        for line in [
+            "init /etc/postern --endpoint vpn.example.com:51820",
+            "run --config gateway.yaml",
+            "check -c gateway.yaml -o json",
+            "device add ana --user ana@example.com --group sre --group platform",
+            "device add ana --public-key AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= --format wg-quick --qr --out f",
+            "device list --all -o json",
+            "device show ana",
+            "device revoke ana bob",
+            "status -o json",
+            "flows list --device ana --to 192.0.2.10:22/tcp",
+            "flows tail --user ana@example.com -o json",
+            "flows kill 17 18",
+            "flows kill --device ana",
+            "policy check policy.yaml",
+            "policy test",
+            "policy explain --user u --group g --to 192.0.2.10:22/tcp",
+            "policy status",
+            "policy reload",
+        ] {
+            let words = ["postern-gateway"].into_iter().chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in [
+            "",
+            "device add",
+            "flows kill",
+            "policy explain --user u",
+            "init d --endpoint x",
+        ] {
+            let words = ["postern-gateway"]
+                .into_iter()
+                .chain(line.split_whitespace());
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `status`.
+
+use super::output::{self, Output};
+use super::{Failure, Where};
+use crate::api::Status;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(super) struct Verb {
+    #[command(flatten)]
+    place: Where,
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Verb {
+    /// Exit code 1 when new flows cannot pass.
+    pub(super) async fn obey(self) -> Result<u8, Failure> {
+        let (_, client) = self.place.client()?;
+        let status: Status = client.get("/v1/status").await?;
+        match self.output {
+            Output::Json => output::json(&status)?,
+            Output::Table => show(&status),
+        }
+        Ok(u8::from(status.state != "ready"))
+    }
+}
+
+fn show(status: &Status) {
+    let (policy, log, traffic) = (&status.policy, &status.flow_log, status.worker.traffic);
+    let drops: u64 = status.worker.drops.values().sum();
+    output::facts(&[
+        ("state", status.state.clone()),
+        ("version", status.version.clone()),
+        (
+            "up",
+            format!(
+                "{} (start number {})",
+                output::span(status.uptime_seconds),
+                status.boot
+            ),
+        ),
+        ("public key", status.public_key.to_string()),
+        (
+            "listening",
+            format!("{}/udp, tunnel on {}", status.listen_port, status.interface),
+        ),
+        (
+            "devices",
+            format!("{}, {} connected", status.devices, status.devices_connected),
+        ),
+        ("flows", format!("{} open", status.open_flows)),
+        (
+            "traffic",
+            format!(
+                "{} out, {} in, {drops} packets dropped",
+                output::size(traffic.bytes_out),
+                output::size(traffic.bytes_in)
+            ),
+        ),
+        (
+            "policy",
+            format!(
+                "{} (generation {}, since {})",
+                policy.hash.get(..12).unwrap_or(&policy.hash),
+                policy.generation,
+                output::moment(Some(policy.loaded))
+            ),
+        ),
+        (
+            "records",
+            format!(
+                "{} written, {} waiting, {} lost",
+                log.written, log.lag, log.lost
+            ),
+        ),
+    ]);
+    if let Some(why) = &log.failing {
+        println!("\nRECORDS CANNOT BE WRITTEN: {why}");
+    }
+    if !policy.ok {
+        println!("\nTHE POLICY FILE ON DISK IS REFUSED, the old policy stays:");
+        for error in &policy.errors {
+            println!("{error}");
+        }
+    }
+    if !status.needs_restart.is_empty() {
+        println!(
+            "\nchanged in gateway.yaml and waiting for a restart: {}",
+            status.needs_restart.join(", ")
+        );
+    }
+    for error in &status.config_errors {
+        println!("\ngateway.yaml on disk is refused: {error}");
+    }
+}
