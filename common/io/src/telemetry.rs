@@ -40,7 +40,20 @@ pub enum TelemetryError {
 /// # Errors
 /// When the variable holds no filter, or on a second call.
 pub fn init(variable: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let value = std::env::var(variable).unwrap_or_default();
+    init_at(variable, "info", format)
+}
+
+/// The same with another filter for when the variable is not set, such as a configured level.
+///
+/// # Errors
+/// When the filter in force is none, or on a second call.
+pub fn init_at(variable: &str, default: &str, format: LogFormat) -> Result<(), TelemetryError> {
+    let asked = std::env::var(variable).unwrap_or_default();
+    let value = if asked.trim().is_empty() {
+        default.to_owned()
+    } else {
+        asked
+    };
     let filter = filter(&value).map_err(|source| TelemetryError::Filter {
         variable: variable.to_owned(),
         value: value.clone(),
