@@ -43,7 +43,7 @@ impl TcpTrack {
     /// Opened by a SYN, or resumed by any other segment of the device.
     #[must_use]
     pub fn from_device(tcp: &Tcp) -> TcpTrack {
-        TcpTrack {
+        let mut track = TcpTrack {
             state: if tcp.flags.opens() {
                 TcpState::SynSent
             } else {
@@ -53,7 +53,9 @@ impl TcpTrack {
             next_in: tcp.flags.has(TcpFlags::ACK).then_some(tcp.acknowledgment),
             fin_out: tcp.flags.has(TcpFlags::FIN),
             fin_in: false,
-        }
+        };
+        track.note_fins();
+        track
     }
 
     /// Resumed by a segment of the target.
@@ -175,6 +177,12 @@ mod tests {
         assert_eq!(track.state, TcpState::HalfClosed);
         track.target_sent(&segment(FIN | ACK, 971, 152, 0));
         assert_eq!(track.state, TcpState::Closed);
+    }
+
+    #[test]
+    fn a_connection_resumed_by_its_fin_is_half_closed_at_once() {
+        let track = TcpTrack::from_device(&segment(FIN | ACK, 100, 900, 0));
+        assert_eq!(track.state, TcpState::HalfClosed);
     }
 
     #[test]

@@ -181,10 +181,12 @@ impl Gateway {
         let client = (key.client(), key.client_port);
         let target = (key.target(), key.target_port);
         let to_client = match tcp {
-            Some(tcp) => match tcp.next_in {
-                Some(next) => reply::tcp_reset(target, client, next, None, &mut answer),
-                None => reply::tcp_reset(target, client, 0, Some(tcp.next_out), &mut answer),
-            },
+            // With both numbers it is good in every state of the device, also while the SYN-ACK
+            // that the gateway has seen is lost on its way (RFC 9293, section 3.10.7.3).
+            Some(tcp) => {
+                let (next_in, next_out) = (tcp.next_in.unwrap_or(0), tcp.next_out);
+                reply::tcp_reset(target, client, next_in, Some(next_out), &mut answer)
+            }
             None => reply::prohibit_flow(&key, false, &mut answer),
         };
         if let Some(len) = to_client {

@@ -88,12 +88,12 @@ impl Gateway {
                 }
             }
         };
-        let Some(slot) = self
-            .flows
-            .find(&key)
-            .or_else(|| self.resume_from_target(&key, view, now))
-        else {
-            return Fate::Refuse(DropReason::Unsolicited, None);
+        let slot = match self.flows.find(&key) {
+            Some(slot) => slot,
+            None => match self.resume_from_target(&key, view, now) {
+                Ok(slot) => slot,
+                Err(fate) => return fate,
+            },
         };
         let Some(flow) = self.flows.get(slot) else {
             return Fate::Refuse(DropReason::Unsolicited, None);
@@ -142,29 +142,34 @@ impl Gateway {
     }
 
     /// After a restart a target may speak first on a connection that both ends still hold. It is
-    /// judged as if the device had spoken; a SYN never is.
+    /// judged as if the device had spoken; a SYN never is. While the device has no key, nothing
+    /// is remembered: what it never got must not count.
     fn resume_from_target(
         &mut self,
         key: &FlowKey,
         view: &PacketView<'_>,
         now: Now,
-    ) -> Option<Slot> {
-        let tcp = view.tcp()?;
+    ) -> Result<Slot, Fate> {
+        let unsolicited = || Fate::Refuse(DropReason::Unsolicited, None);
+        let tcp = view.tcp().ok_or_else(unsolicited)?;
         let resumes = tcp.flags.has(TcpFlags::ACK)
             && !tcp.flags.has(TcpFlags::SYN)
             && !tcp.flags.has(TcpFlags::RST);
         if !resumes || now.mono > self.resume_until {
-            return None;
+            return Err(unsolicited());
         }
-        let peer = self.devices.owner(key.client())?;
+        let peer = self.devices.owner(key.client()).ok_or_else(unsolicited)?;
         if !self.would_allow(peer, key, now) {
-            return None;
+            return Err(unsolicited());
+        }
+        if !self.can_reach(peer, now) {
+            return Err(Fate::NoSession(peer));
         }
         let slot = self
             .open_flow(peer, *key, Some(TcpTrack::from_target(tcp)), true, now)
-            .ok()?;
+            .map_err(|_| unsolicited())?;
         self.record_open(slot, now);
-        Some(slot)
+        Ok(slot)
     }
 
     /// An ICMP error comes from any router on the way; it must be about a packet that a device

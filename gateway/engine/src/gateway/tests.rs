@@ -501,6 +501,36 @@ fn a_target_that_speaks_first_after_a_restart_is_judged_too() {
 }
 
 #[test]
+fn a_reset_is_good_for_a_device_that_missed_the_syn_ack() {
+    let mut world = World::new(&["platform"]);
+    world.send(0, &tcp(SYN, LAPTOP, KUBE, 100, 0));
+    world.reply(&tcp(SYN | ACK, KUBE, LAPTOP, 900, 101));
+    world.gateway.set_policy(policy(NOTHING), world.now.mono);
+    let to_laptop = world.tick(Duration::from_millis(3));
+    let view = PacketView::parse(&to_laptop[0]).expect("valid");
+    let reset = view.tcp().expect("tcp");
+    assert!(reset.flags.has(TcpFlags::RST) && reset.flags.has(TcpFlags::ACK));
+    assert_eq!(
+        (reset.sequence, reset.acknowledgment),
+        (901, 101),
+        "one for an open connection, the other for one that is opening"
+    );
+}
+
+#[test]
+fn a_target_that_speaks_to_a_device_without_a_key_resumes_nothing() {
+    let mut world = World::new(&["platform"]);
+    world.tick(Duration::from_secs(200));
+    assert!(
+        world
+            .reply(&tcp(ACK | 1, KUBE, LAPTOP, 901, 101))
+            .is_empty()
+    );
+    assert_eq!(world.drops(DropReason::NoSession), 1);
+    assert!(world.gateway.flows().is_empty() && world.records().is_empty());
+}
+
+#[test]
 fn a_scan_is_summed_up_without_losing_a_count() {
     let mut world = World::new(&["platform"]);
     let mut attempts = 0;
