@@ -1,0 +1,770 @@
+//! The oracle: what the gateway must do with each packet, written as naively as possible. A map
+//! of flows, a scan over rules, and the numbers of the specification; no index, no laziness.
+
+use crate::packet::{ACK, FIN, Key, Packet, Proto, RST, SYN, Segment, Socket, What};
+use crate::policy::Rules;
+use postern_engine::policy::Subject;
+use postern_engine::record::CloseReason;
+use postern_engine::settings::Limits;
+use postern_proto::fate::DropReason;
+use postern_proto::now::{Mono, Now};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What the gateway knows of the world, as the oracle sees it.
+#[derive(Debug)]
+pub struct Model {
+    /// By laptop number; none: not enrolled.
+    pub devices: BTreeMap<usize, Device>,
+    /// Live flows, and cut ones that are still remembered.
+    pub flows: BTreeMap<Key, Flow>,
+    /// The policy in force.
+    pub rules: Rules,
+    /// The gateway's own addresses.
+    pub own: Vec<IpAddr>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Records can be written.
+    pub log_writable: bool,
+    /// Until then segments without a flow may resume one.
+    pub resume_until: Mono,
+    /// Denied attempts of this run, by reason.
+    pub denied: BTreeMap<&'static str, u64>,
+    /// Control messages taken in.
+    pub control: u64,
+    /// A policy was put in force and not swept yet.
+    pub unswept: bool,
+    generation: u64,
+}
+
+/// An enrolled device.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its inner addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Who it belongs to.
+    pub subject: Subject,
+}
+
+/// One flow.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Laptop number.
+    pub device: usize,
+    /// Cut then.
+    pub cut: Option<Mono>,
+    /// Packets and bytes from the device.
+    pub out: (u64, u64),
+    /// Packets and bytes from the target.
+    pub back: (u64, u64),
+    tcp: Option<Track>,
+    last: Mono,
+    judged: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    SynSent,
+    SynReceived,
+    Established,
+    HalfClosed,
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    state: State,
+    next_out: u32,
+    next_in: Option<u32>,
+    fins: (bool, bool),
+    reset: bool,
+}
+
+/// What must come of one input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expect {
+    /// The packet goes on: to the target, or to this laptop.
+    pub forward: bool,
+    /// To which laptop, for packets from a target.
+    pub to: Option<usize>,
+    /// Counted drops.
+    pub drops: Vec<(DropReason, u64)>,
+    /// Opening and closing records.
+    pub records: Vec<Note>,
+    /// Flows of which the target is told that they are no more, by this input.
+    pub target_told: Vec<Key>,
+    /// Flows of which a laptop must be told.
+    pub laptop_told: Vec<(usize, Key)>,
+}
+
+/// A record, as far as the oracle foretells it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// A flow opens.
+    Open {
+        /// Which.
+        key: Key,
+        /// The rule that allows it.
+        rule: String,
+        /// Taken up in the middle.
+        resumed: bool,
+    },
+    /// A flow ended.
+    Closed {
+        /// Which.
+        key: Key,
+        /// Why.
+        reason: CloseReason,
+        /// Packets and bytes from the device.
+        out: (u64, u64),
+        /// Packets and bytes from the target.
+        back: (u64, u64),
+    },
+}
+
+const CUT_MEMORY: Duration = Duration::from_secs(60);
+const RESUME: Duration = Duration::from_secs(7440);
+
+impl Model {
+    /// A gateway that has just started.
+    #[must_use]
+    pub fn new(rules: Rules, own: Vec<IpAddr>, limits: Limits, now: Now) -> Self {
+        Model {
+            devices: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            rules,
+            own,
+            limits,
+            log_writable: true,
+            resume_until: now.mono + RESUME,
+            denied: BTreeMap::new(),
+            control: 0,
+            unswept: false,
+            generation: 1,
+        }
+    }
+
+    /// A device is enrolled.
+    pub fn add(&mut self, laptop: usize, device: Device) {
+        self.devices.insert(laptop, device);
+        self.generation += 1;
+    }
+
+    /// A device is revoked.
+    pub fn revoke(&mut self, laptop: usize, now: Now) -> Expect {
+        let mut expect = Expect::default();
+        for key in self.live(|_, flow| flow.device == laptop) {
+            self.cut(key, CloseReason::Revoked, now, &mut expect);
+        }
+        self.flows.retain(|_, flow| flow.device != laptop);
+        self.devices.remove(&laptop);
+        expect
+    }
+
+    /// An admin cuts flows.
+    pub fn kill(&mut self, reason: CloseReason, now: Now, select: impl Fn(&Key) -> bool) -> Expect {
+        let mut expect = Expect::default();
+        for key in self.live(|key, _| select(key)) {
+            self.cut(key, reason, now, &mut expect);
+        }
+        expect
+    }
+
+    /// The gateway hands over: flows are recorded as closed, and nobody is told.
+    pub fn hand_over(&mut self) -> Expect {
+        let mut expect = Expect::default();
+        for key in self.live(|_, _| true) {
+            self.close(key, CloseReason::Shutdown, &mut expect);
+        }
+        expect
+    }
+
+    /// Another policy.
+    pub fn reload(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.generation += 1;
+        self.unswept = true;
+    }
+
+    /// Time alone.
+    pub fn timeout(&mut self, now: Now) -> Expect {
+        let mut expect = Expect::default();
+        let over: Vec<Key> = self
+            .flows
+            .iter()
+            .filter(|(key, flow)| flow.deadline(key) <= now.mono)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in over {
+            match self.flows.get(&key) {
+                Some(flow) if flow.cut.is_none() => {
+                    let reason = flow.end();
+                    self.close(key, reason, &mut expect);
+                }
+                Some(_) | None => {
+                    self.flows.remove(&key);
+                }
+            }
+        }
+        if std::mem::take(&mut self.unswept) {
+            for key in self.live(|_, _| true) {
+                if !self.still_allowed(key) {
+                    self.cut(key, CloseReason::Policy, now, &mut expect);
+                }
+            }
+        }
+        expect
+    }
+
+    /// When a flow next ends by itself.
+    #[must_use]
+    pub fn next_deadline(&self) -> Mono {
+        self.flows
+            .iter()
+            .map(|(key, flow)| flow.deadline(key))
+            .min()
+            .unwrap_or(Mono::NEVER)
+    }
+
+    /// A packet that a laptop's key decrypted.
+    pub fn from_device(&mut self, laptop: usize, packet: &Packet, now: Now) -> Expect {
+        let mut expect = Expect::default();
+        if let What::Broken(reason) = packet.what {
+            return expect.drop(reason);
+        }
+        let key = key_of(packet, true);
+        let owns = self
+            .devices
+            .get(&laptop)
+            .is_some_and(|device| device.addresses.contains(&packet.from));
+        if !owns {
+            if key.is_some() {
+                self.deny(DropReason::SpoofedSource);
+            }
+            return expect.drop(DropReason::SpoofedSource);
+        }
+        let key = match (packet.what, key) {
+            (What::Control(true), _) => {
+                self.control += 1;
+                return expect;
+            }
+            (What::Control(false), _) => return expect.drop(DropReason::BadControl),
+            (What::Error { proto, from, to }, _) => {
+                let key = Key {
+                    proto,
+                    client: to,
+                    target: from,
+                };
+                let about_it = from.0 == packet.to && to.0 == packet.from && proto != Proto::Icmp;
+                if !about_it || !self.is_live(&key) {
+                    return expect.drop(DropReason::OtherIcmp);
+                }
+                if !self.still_allowed(key) {
+                    self.cut(key, CloseReason::Policy, now, &mut expect);
+                    return expect.drop(DropReason::Policy);
+                }
+                self.count(key, packet, true, 1, now);
+                expect.forward = true;
+                return expect;
+            }
+            (What::Echo { request: false, .. }, _) | (_, None) => {
+                return expect.drop(DropReason::OtherIcmp);
+            }
+            (_, Some(key)) => key,
+        };
+        let segment = match packet.what {
+            What::Tcp(segment) => Some(segment),
+            _ => None,
+        };
+        let opens = segment.is_some_and(|segment| segment.opens());
+        let Some(flow) = self.flows.get(&key) else {
+            return self.new_flow(laptop, key, packet, segment, now, expect);
+        };
+        if flow.cut.is_some() {
+            if !opens && segment.is_some() {
+                expect.answer(laptop, key, segment);
+                return expect.drop(DropReason::Cut);
+            }
+            self.flows.remove(&key);
+            return self.new_flow(laptop, key, packet, segment, now, expect);
+        }
+        if opens && flow.tcp.is_some_and(|tcp| tcp.state == State::Closed) {
+            self.close(key, CloseReason::Fin, &mut expect);
+            return self.new_flow(laptop, key, packet, segment, now, expect);
+        }
+        if !self.still_allowed(key) {
+            self.cut(key, CloseReason::Policy, now, &mut expect);
+            expect.answer(laptop, key, segment);
+            return expect.drop(DropReason::Policy);
+        }
+        self.count(key, packet, true, 1, now);
+        self.follow(key, segment, true, &mut expect);
+        expect.forward = true;
+        expect
+    }
+
+    fn new_flow(
+        &mut self,
+        laptop: usize,
+        key: Key,
+        packet: &Packet,
+        segment: Option<Segment>,
+        now: Now,
+        mut expect: Expect,
+    ) -> Expect {
+        let resumes = segment.is_some_and(|segment| !segment.opens());
+        if resumes
+            && (segment.is_some_and(|segment| segment.has(RST)) || now.mono > self.resume_until)
+        {
+            expect.answer(laptop, key, segment);
+            return expect.drop(DropReason::NoFlow);
+        }
+        let obstacle = self.obstacle(laptop, &key, segment.is_some_and(|segment| segment.opens()));
+        if let Some(reason) = obstacle {
+            let reason = if resumes && reason == DropReason::Policy {
+                DropReason::NoFlow
+            } else {
+                reason
+            };
+            self.deny(reason);
+            expect.answer(laptop, key, segment);
+            return expect.drop(reason);
+        }
+        self.open(
+            laptop,
+            key,
+            segment.map(Track::from_device),
+            resumes,
+            now,
+            &mut expect,
+        );
+        self.count(key, packet, true, 1, now);
+        expect.forward = true;
+        expect
+    }
+
+    /// A packet (or `segments` of them in one) from a target. `reaches`: there is a key for a
+    /// laptop.
+    pub fn from_target(
+        &mut self,
+        packet: &Packet,
+        segments: u64,
+        now: Now,
+        reaches: impl Fn(usize) -> bool,
+    ) -> Expect {
+        let mut expect = Expect::default();
+        if let What::Error { proto, from, to } = packet.what {
+            let key = Key {
+                proto,
+                client: from,
+                target: to,
+            };
+            if from.0 != packet.to || !self.is_live(&key) {
+                return expect.drop_many(DropReason::Unsolicited, segments);
+            }
+            if !self.still_allowed(key) {
+                self.cut(key, CloseReason::Policy, now, &mut expect);
+                return expect.drop_many(DropReason::Policy, segments);
+            }
+            if !self
+                .flows
+                .get(&key)
+                .is_some_and(|flow| reaches(flow.device))
+            {
+                return expect.drop_many(DropReason::NoSession, segments);
+            }
+            self.count(key, packet, false, 1, now);
+            if let Some(flow) = self.flows.get(&key) {
+                expect.to = Some(flow.device);
+                let nobody_there = match flow.tcp {
+                    Some(tcp) => tcp.state == State::SynSent,
+                    None => flow.back.0 == 1,
+                };
+                if nobody_there {
+                    self.close(key, CloseReason::Error, &mut expect);
+                }
+            }
+            expect.forward = true;
+            return expect;
+        }
+        let key = match (packet.what, key_of(packet, false)) {
+            (What::Echo { request: true, .. }, _) | (_, None) => {
+                return expect.drop_many(DropReason::Unsolicited, segments);
+            }
+            (_, Some(key)) => key,
+        };
+        let segment = match packet.what {
+            What::Tcp(segment) => Some(segment),
+            _ => None,
+        };
+        if !self.flows.contains_key(&key) {
+            let Some(laptop) = self.may_resume(key, segment, now) else {
+                return expect.drop_many(DropReason::Unsolicited, segments);
+            };
+            if !reaches(laptop) {
+                return expect.drop_many(DropReason::NoSession, segments);
+            }
+            let track = segment.map(Track::from_target);
+            self.open(laptop, key, track, true, now, &mut expect);
+        }
+        let Some(flow) = self.flows.get(&key) else {
+            return expect;
+        };
+        let device = flow.device;
+        if flow.cut.is_some() {
+            if segment.is_some_and(|segment| !segment.has(RST)) {
+                expect.target_told.push(key);
+            }
+            return expect.drop_many(DropReason::Cut, segments);
+        }
+        if !self.still_allowed(key) {
+            self.cut(key, CloseReason::Policy, now, &mut expect);
+            if segment.is_none_or(|segment| !segment.has(RST)) && key.proto != Proto::Icmp {
+                expect.target_told.push(key);
+            }
+            return expect.drop_many(DropReason::Policy, segments);
+        }
+        if !reaches(device) {
+            return expect.drop_many(DropReason::NoSession, segments);
+        }
+        self.count(key, packet, false, segments, now);
+        self.follow(key, segment, false, &mut expect);
+        expect.forward = true;
+        expect.to = Some(device);
+        expect
+    }
+
+    /// The laptop that holds a connection of which a target speaks in the middle.
+    fn may_resume(&self, key: Key, segment: Option<Segment>, now: Now) -> Option<usize> {
+        let middle = segment
+            .is_some_and(|segment| segment.has(ACK) && !segment.has(SYN) && !segment.has(RST));
+        let owner = self
+            .devices
+            .iter()
+            .find(|(_, device)| device.addresses.contains(&key.client.0))?;
+        let may = middle
+            && now.mono <= self.resume_until
+            && self.obstacle(*owner.0, &key, false).is_none();
+        may.then_some(*owner.0)
+    }
+
+    /// A newcomer took the place of the flow that was cut first. Of several cut at one moment the
+    /// gateway may choose: `gone` says which it no longer has.
+    pub fn make_room(&mut self, gone: impl Fn(&Key) -> bool) -> Result<(), String> {
+        while self.flows.len() > self.limits.flows {
+            let first = self.flows.values().filter_map(|flow| flow.cut).min();
+            let oldest = self
+                .flows
+                .iter()
+                .filter(|(_, flow)| flow.cut == first && first.is_some());
+            let Some(key) = oldest.map(|(key, _)| *key).find(|key| gone(key)) else {
+                return Err("the table is too full, or the wrong flow made room".into());
+            };
+            self.flows.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Flows that are alive, by device.
+    #[must_use]
+    pub fn live_of(&self, laptop: usize) -> usize {
+        self.live(|_, flow| flow.device == laptop).len()
+    }
+
+    /// TCP flows of a device that no target has answered.
+    #[must_use]
+    pub fn half_open_of(&self, laptop: usize) -> usize {
+        self.live(|_, flow| {
+            flow.device == laptop && flow.tcp.is_some_and(|tcp| tcp.state == State::SynSent)
+        })
+        .len()
+    }
+
+    /// The keys of flows that are alive and picked.
+    #[must_use]
+    pub fn live(&self, pick: impl Fn(&Key, &Flow) -> bool) -> Vec<Key> {
+        self.flows
+            .iter()
+            .filter(|(key, flow)| flow.cut.is_none() && pick(key, flow))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    fn is_live(&self, key: &Key) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.cut.is_none())
+    }
+
+    fn obstacle(&self, laptop: usize, key: &Key, half_open: bool) -> Option<DropReason> {
+        let to = key.target.0;
+        let in_pool = match to {
+            IpAddr::V4(v4) => v4.octets()[..2] == [100, 96],
+            IpAddr::V6(v6) => v6.segments()[0] == 0xfd00,
+        };
+        let subject = &self.devices.get(&laptop)?.subject;
+        if in_pool && !self.own.contains(&to) {
+            Some(DropReason::DeviceToDevice)
+        } else if !self.rules.judge(subject, key).0 {
+            Some(DropReason::Policy)
+        } else if !self.log_writable {
+            Some(DropReason::LogUnavailable)
+        } else if self.live(|_, _| true).len() >= self.limits.flows {
+            Some(DropReason::TableFull)
+        } else if self.live_of(laptop) >= self.limits.flows_per_device
+            || half_open && self.half_open_of(laptop) >= self.limits.half_open_per_device
+        {
+            Some(DropReason::DeviceQuota)
+        } else {
+            None
+        }
+    }
+
+    fn still_allowed(&mut self, key: Key) -> bool {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return false;
+        };
+        if flow.judged == self.generation {
+            return true;
+        }
+        let Some(device) = self.devices.get(&flow.device) else {
+            return false;
+        };
+        flow.judged = self.generation;
+        self.rules.judge(&device.subject, &key).0
+    }
+
+    fn open(
+        &mut self,
+        laptop: usize,
+        key: Key,
+        tcp: Option<Track>,
+        resumed: bool,
+        now: Now,
+        expect: &mut Expect,
+    ) {
+        let rule = self
+            .devices
+            .get(&laptop)
+            .map(|device| self.rules.judge(&device.subject, &key).1.to_owned());
+        let judged = self.generation;
+        let flow = Flow {
+            device: laptop,
+            cut: None,
+            out: (0, 0),
+            back: (0, 0),
+            tcp,
+            last: now.mono,
+            judged,
+        };
+        self.flows.insert(key, flow);
+        expect.records.push(Note::Open {
+            key,
+            rule: rule.unwrap_or_default(),
+            resumed,
+        });
+    }
+
+    fn close(&mut self, key: Key, reason: CloseReason, expect: &mut Expect) {
+        if let Some(flow) = self.flows.remove(&key) {
+            expect.records.push(Note::Closed {
+                key,
+                reason,
+                out: flow.out,
+                back: flow.back,
+            });
+        }
+    }
+
+    fn cut(&mut self, key: Key, reason: CloseReason, now: Now, expect: &mut Expect) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.cut = Some(now.mono);
+            expect.records.push(Note::Closed {
+                key,
+                reason,
+                out: flow.out,
+                back: flow.back,
+            });
+            expect.laptop_told.push((flow.device, key));
+            if key.proto != Proto::Icmp {
+                expect.target_told.push(key);
+            }
+        }
+    }
+
+    fn count(&mut self, key: Key, packet: &Packet, out: bool, segments: u64, now: Now) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        let len = packet.bytes.len() as u64;
+        let headers = len - crate::packet::payload(packet).len() as u64;
+        let bytes = len + headers * (segments - 1);
+        let sum = if out { &mut flow.out } else { &mut flow.back };
+        *sum = (sum.0 + segments, sum.1 + bytes);
+        flow.last = now.mono;
+    }
+
+    fn follow(&mut self, key: Key, segment: Option<Segment>, out: bool, expect: &mut Expect) {
+        let Some(flow) = self.flows.get_mut(&key) else {
+            return;
+        };
+        let (Some(track), Some(segment)) = (&mut flow.tcp, segment) else {
+            return;
+        };
+        if out {
+            track.sent(&segment)
+        } else {
+            track.answered(&segment)
+        }
+        if track.reset {
+            self.close(key, CloseReason::Rst, expect);
+        }
+    }
+
+    fn deny(&mut self, reason: DropReason) {
+        *self.denied.entry(reason.as_str()).or_default() += 1;
+    }
+}
+
+impl Flow {
+    fn deadline(&self, key: &Key) -> Mono {
+        let seconds = match (self.cut, self.tcp.map(|tcp| tcp.state), key.proto) {
+            (Some(cut), _, _) => return cut + CUT_MEMORY,
+            (None, Some(State::SynSent), _) => 35,
+            (None, Some(State::SynReceived | State::HalfClosed), _) => 240,
+            (None, Some(State::Established), _) => 7440,
+            (None, Some(State::Closed), _) => 2,
+            (None, None, _) if self.back.0 == 0 => 30,
+            (None, None, Proto::Icmp) => 60,
+            (None, None, Proto::Tcp | Proto::Udp) => 120,
+        };
+        self.last + Duration::from_secs(seconds)
+    }
+
+    fn end(&self) -> CloseReason {
+        match self.tcp.map(|tcp| tcp.state) {
+            Some(State::Closed) => CloseReason::Fin,
+            Some(State::SynSent) => CloseReason::Unanswered,
+            Some(State::SynReceived | State::Established | State::HalfClosed) => CloseReason::Idle,
+            None if self.back.0 == 0 => CloseReason::Unanswered,
+            None => CloseReason::Idle,
+        }
+    }
+}
+
+impl Track {
+    fn from_device(segment: Segment) -> Track {
+        let state = match (segment.opens(), segment.has(FIN)) {
+            (true, _) => State::SynSent,
+            (false, true) => State::HalfClosed,
+            (false, false) => State::Established,
+        };
+        Track {
+            state,
+            next_out: segment.next(),
+            next_in: segment.has(ACK).then_some(segment.ack),
+            fins: (segment.has(FIN), false),
+            reset: false,
+        }
+    }
+
+    fn from_target(segment: Segment) -> Track {
+        Track {
+            state: State::Established,
+            next_out: segment.ack,
+            next_in: Some(segment.next()),
+            fins: (false, false),
+            reset: false,
+        }
+    }
+
+    fn sent(&mut self, segment: &Segment) {
+        if segment.has(RST) {
+            self.reset = near(segment.seq, self.next_out);
+            return;
+        }
+        if segment.opens() && self.state == State::SynSent {
+            self.next_out = segment.next();
+            return;
+        }
+        self.next_out = later(self.next_out, segment.next());
+        if self.state == State::SynReceived && segment.has(ACK) {
+            self.state = State::Established;
+        }
+        self.fins.0 |= segment.has(FIN);
+        self.close();
+    }
+
+    fn answered(&mut self, segment: &Segment) {
+        if segment.has(RST) {
+            self.reset = match self.next_in {
+                Some(next) => near(segment.seq, next),
+                None => segment.has(ACK) && segment.ack == self.next_out,
+            };
+            return;
+        }
+        if segment.has(SYN) && self.state <= State::SynReceived {
+            self.state = State::SynReceived;
+            self.next_in = Some(segment.next());
+            return;
+        }
+        self.next_in = Some(
+            self.next_in
+                .map_or(segment.next(), |next| later(next, segment.next())),
+        );
+        self.fins.1 |= segment.has(FIN);
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.state = match self.fins {
+            (true, true) => State::Closed,
+            (false, false) => return,
+            (true, false) | (false, true) => self.state.max(State::HalfClosed),
+        };
+    }
+}
+
+impl Expect {
+    fn drop(self, reason: DropReason) -> Expect {
+        self.drop_many(reason, 1)
+    }
+
+    fn drop_many(mut self, reason: DropReason, packets: u64) -> Expect {
+        self.drops.push((reason, packets));
+        self
+    }
+
+    /// A refused packet is answered, but never a reset.
+    fn answer(&mut self, laptop: usize, key: Key, segment: Option<Segment>) {
+        if segment.is_none_or(|segment| !segment.has(RST)) {
+            self.laptop_told.push((laptop, key));
+        }
+    }
+}
+
+/// The flow that a packet belongs to, if it can belong to one.
+#[must_use]
+pub fn key_of(packet: &Packet, from_device: bool) -> Option<Key> {
+    let (proto, from, to): (Proto, u16, u16) = match packet.what {
+        What::Tcp(segment) => (Proto::Tcp, segment.from, segment.to),
+        What::Udp { from, to } => (Proto::Udp, from, to),
+        What::Echo { id, .. } if from_device => (Proto::Icmp, id, 0),
+        What::Echo { id, .. } => (Proto::Icmp, 0, id),
+        What::Error { .. } | What::Control(_) | What::Broken(_) => return None,
+    };
+    let (from, to): (Socket, Socket) = ((packet.from, from), (packet.to, to));
+    let (client, target) = if from_device { (from, to) } else { (to, from) };
+    Some(Key {
+        proto,
+        client,
+        target,
+    })
+}
+
+fn later(a: u32, b: u32) -> u32 {
+    if b.wrapping_sub(a) < 1 << 31 { b } else { a }
+}
+
+fn near(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).min(b.wrapping_sub(a)) <= 1 << 20
+}

@@ -1,0 +1,743 @@
+//! The world: laptops, one gateway, targets, one clock. Whatever goes into the gateway goes in
+//! here, and is compared with the oracle at once.
+
+use crate::check::{Seen, Watch, flow_key};
+use crate::dice::{Dice, Seeded};
+use crate::laptop::{ConnState, Laptop, MTU, Sealed};
+use crate::model::{Device, Model};
+use crate::net::{Datagram, Net, Outs, receiver};
+use crate::packet::{self, Key, Packet, What};
+use crate::policy::{Rules, subject};
+use crate::steps::Step;
+use crate::target::Targets;
+use postern_engine::gateway::Gateway;
+use postern_engine::settings::{Limits, OnLogFailure, Settings};
+use postern_proto::fate::DropReason;
+use postern_proto::keys::{PrivateKey, PublicKey};
+use postern_proto::now::{Mono, Now, Wall};
+use postern_proto::outbox::Endpoint;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What can go wrong, in words.
+pub type Check<T = ()> = Result<T, String>;
+
+/// Laptops in a world; some are not enrolled at first.
+pub const LAPTOPS: usize = 4;
+/// Small, so that they are reached.
+const LIMITS: Limits = Limits {
+    flows: 24,
+    flows_per_device: 12,
+    half_open_per_device: 5,
+};
+/// Turns at one moment after which the gateway is taken to spin.
+const SPIN: u32 = 5000;
+
+/// The whole world.
+pub struct World {
+    /// Its clock.
+    pub now: Now,
+    /// Where its chance comes from.
+    pub dice: Seeded,
+    pub(crate) seed: u64,
+    pub(crate) gateway: Gateway,
+    pub(crate) laptops: Vec<Laptop>,
+    pub(crate) targets: Targets,
+    pub(crate) net: Net,
+    pub(crate) model: Model,
+    pub(crate) watch: Watch,
+    /// Counts the gateway's runs.
+    pub(crate) boot: u64,
+    pub(crate) booted: Now,
+    pub(crate) policy: Arc<postern_engine::policy::Policy>,
+    pub(crate) busy_until: Mono,
+    pub(crate) captured: Vec<Datagram>,
+    pub(crate) stamp: u64,
+    /// Stamps up to this may be out of order: the network did not keep it.
+    pub(crate) ordered_from: u64,
+    pub(crate) last_udp: BTreeMap<(usize, usize), u16>,
+    key: PrivateKey,
+    queue: BTreeMap<(Mono, u64), Event>,
+    next_event: u64,
+    next_id: u64,
+}
+
+/// What is under way.
+enum Event {
+    ToGateway(Datagram),
+    ToLaptop(Datagram),
+    /// From a target, one packet or several that arrive as one.
+    FromTarget(Vec<Packet>),
+}
+
+/// What a world did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets that reached a target or a laptop's program.
+    pub packets: u64,
+    /// Flows opened.
+    pub flows: u64,
+    /// Records made.
+    pub records: u64,
+}
+
+impl World {
+    /// The world that `seed` describes, with its tunnels up.
+    pub fn new(seed: u64, keep_records: bool) -> Check<World> {
+        let mut dice = Seeded::new(seed);
+        let now = Now {
+            mono: Mono(1_000_000_000_000),
+            wall: Wall(1_800_000_000_000_000_000),
+        };
+        let key = PrivateKey::from_random(dice.key());
+        let (rules, policy) = Rules::draw(dice.roll(256))?;
+        let policy = Arc::new(policy);
+        let model = Model::new(rules, own(), LIMITS, now);
+        let gateway = Gateway::new(settings(1, dice.bits()), &key, Arc::clone(&policy), now);
+        let mut laptops = Vec::new();
+        for n in 0..LAPTOPS {
+            laptops.push(laptop(
+                n,
+                PrivateKey::from_random(dice.key()),
+                &key.public(),
+                &mut dice,
+            )?);
+        }
+        let mut world = World {
+            now,
+            seed,
+            gateway,
+            laptops,
+            targets: Targets::default(),
+            net: Net::new(dice.bits()),
+            model,
+            watch: Watch::new(keep_records),
+            boot: 1,
+            booted: now,
+            policy,
+            busy_until: Mono(0),
+            captured: Vec::new(),
+            stamp: 0,
+            ordered_from: 0,
+            last_udp: BTreeMap::new(),
+            key,
+            queue: BTreeMap::new(),
+            next_event: 0,
+            next_id: 0,
+            dice,
+        };
+        for n in 0..LAPTOPS - 1 {
+            world.enrol(n)?;
+        }
+        world.run_for(Duration::from_millis(500))?;
+        Ok(world)
+    }
+
+    /// Plays `steps`, and stops the gateway at the end.
+    pub fn play(&mut self, steps: &[Step]) -> Check<Tally> {
+        for (n, step) in steps.iter().enumerate() {
+            self.apply(*step)
+                .and_then(|()| self.check())
+                .map_err(|what| format!("step {n}, {step:?}: {what}"))?;
+        }
+        self.end().map_err(|what| format!("at the end: {what}"))
+    }
+
+    /// The serialised records, if they were kept.
+    #[must_use]
+    pub fn records(&self) -> &[u8] {
+        &self.watch.stream
+    }
+
+    fn end(&mut self) -> Check<Tally> {
+        self.busy_until = Mono(0);
+        self.run_for(Duration::from_secs(2))?;
+        self.check()?;
+        self.stop(crate::steps::Stop::ShutDown)?;
+        let laptops: u64 = self.laptops.iter().map(|laptop| laptop.received).sum();
+        Ok(Tally {
+            packets: self.targets.received + laptops,
+            flows: self.watch.opened_ever,
+            records: self.watch.records_ever,
+        })
+    }
+
+    // --- time
+
+    /// Lets time pass, and everything happen that is due.
+    pub(crate) fn run_for(&mut self, time: Duration) -> Check {
+        let end = self.now.mono + time;
+        let mut spin = (self.now.mono, 0);
+        loop {
+            let event = self
+                .queue
+                .first_key_value()
+                .map_or(Mono::NEVER, |((at, _), _)| *at);
+            let gateway = self.gateway.next_deadline().max(self.busy_until);
+            let laptop = self
+                .laptops
+                .iter()
+                .map(Laptop::next_deadline)
+                .min()
+                .unwrap_or(Mono::NEVER);
+            let next = event.min(gateway).min(laptop);
+            if let Some(by) = self.watch.next_back().filter(|by| *by <= next.min(end)) {
+                self.advance(by);
+                self.check_back()?;
+                continue;
+            }
+            if next > end {
+                break;
+            }
+            self.advance(next);
+            spin = if spin.0 == self.now.mono {
+                (spin.0, spin.1 + 1)
+            } else {
+                (self.now.mono, 0)
+            };
+            if spin.1 > SPIN {
+                return Err(format!(
+                    "spin: deadlines do not move on at {:?} (gateway {gateway:?}, laptops {laptop:?})",
+                    self.now.mono
+                ));
+            }
+            if gateway <= self.now.mono {
+                self.gateway_timeout()?;
+            } else if laptop <= self.now.mono {
+                self.laptop_timeouts()?;
+            } else if let Some((_, event)) = self.queue.pop_first() {
+                self.happen(event)?;
+            }
+            self.watch.overdue(self.now.mono)?;
+        }
+        self.advance(end);
+        Ok(())
+    }
+
+    fn advance(&mut self, to: Mono) {
+        self.now = self.now.after(to.since(self.now.mono));
+    }
+
+    fn gateway_timeout(&mut self) -> Check {
+        let mut outs = Outs::default();
+        self.gateway.timeout(&mut outs, self.now);
+        let expect = self.model.timeout(self.now);
+        self.settle(outs, expect, None, "timeout")
+    }
+
+    fn laptop_timeouts(&mut self) -> Check {
+        for n in 0..self.laptops.len() {
+            if self.laptops[n].next_deadline() <= self.now.mono {
+                let sent = self.laptops[n].timeout(self.now)?;
+                self.ship(n, sent);
+            }
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Check {
+        match event {
+            Event::ToGateway(datagram) => self.gateway_receives(datagram),
+            Event::ToLaptop(datagram) => self.laptop_receives(datagram),
+            Event::FromTarget(packets) => self.target_sends(&packets),
+        }
+    }
+
+    // --- laptops
+
+    /// A program on a laptop sends.
+    pub(crate) fn send(&mut self, n: usize, packet: Packet) -> Check {
+        if !self.laptops[n].on {
+            return Ok(());
+        }
+        let sent = self.laptops[n].send(packet, self.now)?;
+        self.ship(n, sent);
+        Ok(())
+    }
+
+    /// Puts what a laptop sent on its way.
+    pub(crate) fn ship(&mut self, n: usize, sent: Vec<Sealed>) {
+        for (to, bytes, inner) in sent {
+            let datagram = self.sealed(n, to.remote, bytes, inner);
+            self.post(datagram);
+        }
+    }
+
+    /// What a laptop sealed, ready to go.
+    pub(crate) fn sealed(
+        &mut self,
+        n: usize,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+        inner: Option<Packet>,
+    ) -> Datagram {
+        self.next_id += 1;
+        let laptop = &self.laptops[n];
+        let epoch = receiver(&bytes).and_then(|index| laptop.known.get(&index).copied());
+        Datagram {
+            id: self.next_id,
+            from: laptop.outer,
+            to,
+            bytes,
+            laptop: Some(n),
+            inner,
+            tampered: false,
+            epoch,
+            sealed: self.now.mono,
+        }
+    }
+
+    /// Hands a datagram for the gateway to the network.
+    pub(crate) fn post(&mut self, datagram: Datagram) {
+        for at in self.net.carry(datagram.laptop, true, self.now.mono) {
+            self.at(at, Event::ToGateway(datagram.clone()));
+        }
+    }
+
+    fn laptop_receives(&mut self, datagram: Datagram) -> Check {
+        let Some(n) = self
+            .laptops
+            .iter()
+            .position(|laptop| laptop.on && laptop.outer == datagram.to)
+        else {
+            return Ok(());
+        };
+        let epoch = datagram.epoch.map_or(0, |(epoch, _)| epoch);
+        let laptop = &mut self.laptops[n];
+        let did = laptop.receive(datagram.from, &datagram.bytes, self.ordered_from, self.now)?;
+        if !did.dropped {
+            laptop.learn(&datagram.bytes, epoch, self.now.mono);
+        }
+        if let Some(got) = &did.got {
+            if datagram
+                .inner
+                .as_ref()
+                .is_some_and(|inner| !packet::same_but_mss(inner, &got.bytes))
+            {
+                return Err(format!(
+                    "laptop {n} got {:?}, which is not what the gateway sealed",
+                    got.what
+                ));
+            }
+            let conns = &self.laptops[n].conns;
+            let live = |key: &Key| {
+                conns
+                    .iter()
+                    .any(|conn| conn.key == *key && conn.state != ConnState::Reset)
+            };
+            self.watch.laptop_told(n, got, live);
+        } else if datagram.inner.is_some() && self.must_arrive(n, &datagram) {
+            return Err(format!(
+                "laptop {n} did not take a packet that the network did not lose"
+            ));
+        }
+        self.ship(n, did.sent);
+        for packet in did.answers {
+            self.send(n, packet)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing excuses the loss of a datagram: the network has been clean long enough for the
+    /// tunnel to be in order, and the key is the device's present one and young.
+    fn must_arrive(&self, n: usize, datagram: &Datagram) -> bool {
+        let quiet = self.net.clean_since() == Mono(0)
+            || self.net.clean_since() + Duration::from_secs(400) < self.now.mono;
+        quiet
+            && !datagram.tampered
+            && datagram.epoch.is_some_and(|(epoch, since)| {
+                epoch == self.epoch(n) && self.now.mono.since(since) < Duration::from_secs(175)
+            })
+    }
+
+    /// The run of the gateway and the enrolment of a laptop, as one number.
+    pub(crate) fn epoch(&self, n: usize) -> u64 {
+        self.boot << 32 | self.laptops[n].enrolled
+    }
+
+    // --- the gateway
+
+    pub(crate) fn gateway_receives(&mut self, datagram: Datagram) -> Check {
+        let mut outs = Outs::default();
+        let before = self.endpoint(datagram.laptop);
+        self.gateway
+            .from_network(datagram.from.into(), &datagram.bytes, &mut outs, self.now);
+        let drops = self.watch.new_drops(&self.gateway);
+        let fate = self.watch.tunnel_fate(&drops)?;
+        if !datagram.tampered && self.captured.len() < 64 {
+            self.captured.push(datagram.clone());
+        }
+        let Some(n) = datagram.laptop else {
+            return self.strange(outs, &drops, &datagram);
+        };
+        let after = self.endpoint(Some(n));
+        let enrolled = self.model.devices.contains_key(&n);
+        let copy = self.watch.is_copy(&datagram, fate.is_none());
+        if let (Some(packet), None) = (&datagram.inner, fate) {
+            if datagram.tampered
+                || copy
+                || !enrolled
+                || datagram.epoch.map(|(epoch, _)| epoch) != Some(self.epoch(n))
+            {
+                let (tampered, epoch) = (datagram.tampered, datagram.epoch);
+                return Err(format!(
+                    "tunnel: the gateway took a datagram of laptop {n} that it must not \
+                     (tampered {tampered}, copy {copy}, enrolled {enrolled}, {epoch:?} against {})",
+                    self.epoch(n)
+                ));
+            }
+            let proved = !matches!(packet.what, What::Broken(_));
+            if proved
+                && self.net.clean_since() == Mono(0)
+                && after.is_some_and(|after| after.remote != datagram.from)
+            {
+                return Err(format!(
+                    "roaming: laptop {n} spoke from {}, and is taken to be at {after:?}",
+                    datagram.from
+                ));
+            }
+            let expect = self.model.from_device(n, packet, self.now);
+            return self.settle_with(outs, expect, Some(packet), drops, "from a laptop");
+        }
+        if datagram.inner.is_some() && enrolled && !copy && self.must_arrive(n, &datagram) {
+            return Err(format!(
+                "the gateway dropped a good datagram of laptop {n}: {fate:?}"
+            ));
+        }
+        if (datagram.tampered || copy) && before != after {
+            return Err(format!(
+                "roaming: a bad datagram moved laptop {n} to {after:?}"
+            ));
+        }
+        self.settle_with(
+            outs,
+            Default::default(),
+            None,
+            drops,
+            "from a laptop, not taken",
+        )
+    }
+
+    /// From somebody who has no key: no packet, no answer but a cookie.
+    fn strange(&mut self, outs: Outs, drops: &[(DropReason, u64)], datagram: &Datagram) -> Check {
+        let cookie = outs
+            .datagrams
+            .iter()
+            .any(|(to, _)| to.remote == datagram.from);
+        if drops.iter().map(|(_, count)| count).sum::<u64>() != u64::from(!cookie) {
+            return Err(format!("a stranger's datagram counts as {drops:?}"));
+        }
+        if let Some((_, answer)) = outs
+            .datagrams
+            .iter()
+            .find(|(to, _)| to.remote == datagram.from)
+            && answer.first() != Some(&3)
+        {
+            return Err("a stranger was answered".into());
+        }
+        self.settle_with(
+            outs,
+            Default::default(),
+            None,
+            Vec::new(),
+            "from a stranger",
+        )
+    }
+
+    fn target_sends(&mut self, packets: &[Packet]) -> Check {
+        let Some(first) = packets.first() else {
+            return Ok(());
+        };
+        let whole = together(packets);
+        let segments = u32::try_from(packets.len()).unwrap_or(1);
+        let mut outs = Outs::default();
+        let reach: Vec<bool> = (0..LAPTOPS).map(|n| self.key_since(n).is_some()).collect();
+        let reaches = |n: usize| reach.get(n).copied().unwrap_or(false);
+        let expect = self
+            .model
+            .from_target(&whole, u64::from(segments), self.now, reaches);
+        let peer = self
+            .gateway
+            .from_target(&whole.bytes, segments, &mut outs, self.now);
+        if peer.is_some() != expect.forward {
+            return Err(format!(
+                "from a target: {:?} was passed on: {}; expected: {expect:?}",
+                first.what,
+                peer.is_some()
+            ));
+        }
+        let Some(peer) = peer else {
+            return self.settle(outs, expect, None, "from a target");
+        };
+        let laptop = expect.to.unwrap_or(usize::MAX);
+        if self
+            .gateway
+            .devices()
+            .get(peer)
+            .map(|device| device.device.key)
+            != self.laptops.get(laptop).map(|laptop| laptop.key.public())
+        {
+            return Err(format!(
+                "from a target: passed on to somebody else than laptop {laptop}"
+            ));
+        }
+        self.settle(outs, expect, None, "from a target")?;
+        for packet in packets {
+            let mut outs = Outs::default();
+            self.gateway
+                .to_device(peer, &mut packet.bytes.clone(), &mut outs, self.now);
+            let seen = Seen {
+                drops: self.watch.new_drops(&self.gateway),
+                ..Seen::default()
+            };
+            self.watch.sealing(&seen)?;
+            self.ship_from_gateway(outs, Some((laptop, packet)));
+        }
+        Ok(())
+    }
+
+    /// Compares what an input brought about with what it had to, then lets it take effect.
+    pub(crate) fn settle(
+        &mut self,
+        outs: Outs,
+        expect: crate::model::Expect,
+        forwarded: Option<&Packet>,
+        what: &str,
+    ) -> Check {
+        let drops = self.watch.new_drops(&self.gateway);
+        self.settle_with(outs, expect, forwarded, drops, what)
+    }
+
+    fn settle_with(
+        &mut self,
+        mut outs: Outs,
+        expect: crate::model::Expect,
+        forwarded: Option<&Packet>,
+        drops: Vec<(DropReason, u64)>,
+        what: &str,
+    ) -> Check {
+        let records = self.gateway.take_records();
+        let packets = std::mem::take(&mut outs.packets);
+        let seen = Seen {
+            packets,
+            drops,
+            records,
+        };
+        let to_targets = self
+            .watch
+            .compare(&expect, &seen, forwarded)
+            .map_err(|fault| format!("{what}: {fault}"))?;
+        let flows = self.gateway.flows();
+        self.model
+            .make_room(|key| flows.find(&flow_key(key)).is_none())?;
+        for (laptop, key) in &expect.laptop_told {
+            if self.hears(*laptop) {
+                self.watch.must_tell(*laptop, *key, self.now.mono);
+            }
+        }
+        self.ship_from_gateway(outs, None);
+        for packet in to_targets {
+            let answers = self.targets.receive(&packet, self.ordered_from)?;
+            for answer in answers {
+                self.from_target(vec![answer]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Since when the gateway has its present key for a laptop.
+    fn key_since(&self, n: usize) -> Option<Mono> {
+        let peers = self.gateway.peers();
+        let peer = peers.peer(peers.find(&self.laptops[n].key.public())?)?;
+        peer.last_handshake()
+            .filter(|_| peer.is_established(self.now))
+            .map(|last| last.mono)
+    }
+
+    /// Nothing that the gateway sends to this laptop now can be lost.
+    pub(crate) fn hears(&self, n: usize) -> bool {
+        let laptop = &self.laptops[n];
+        self.net.clean_since() <= self.now.mono
+            && laptop.on
+            && self
+                .endpoint(Some(n))
+                .is_some_and(|endpoint| endpoint.remote == laptop.outer)
+            && laptop.is_connected(self.now)
+            && self
+                .key_since(n)
+                .is_some_and(|since| self.now.mono.since(since) < Duration::from_secs(170))
+    }
+
+    /// Lets a packet (or several as one) of a target travel to the gateway.
+    pub(crate) fn from_target(&mut self, packets: Vec<Packet>) {
+        let at = self.now.mono + Duration::from_micros(200 + self.dice.roll(800));
+        let at = at.max(self.watch.last_from_target);
+        self.watch.last_from_target = at;
+        self.at(at, Event::FromTarget(packets));
+    }
+
+    pub(crate) fn ship_from_gateway(&mut self, outs: Outs, inner: Option<(usize, &Packet)>) {
+        for (to, bytes) in outs.datagrams {
+            let carries = crate::net::carries_packet(&bytes);
+            let laptop = self
+                .laptops
+                .iter()
+                .position(|laptop| laptop.outer == to.remote);
+            self.next_id += 1;
+            let datagram = Datagram {
+                id: self.next_id,
+                from: gateway_address(),
+                to: to.remote,
+                bytes,
+                laptop,
+                inner: inner.filter(|_| carries).map(|(_, packet)| packet.clone()),
+                tampered: false,
+                epoch: laptop.map(|n| (self.epoch(n), self.key_since(n).unwrap_or(Mono(0)))),
+                sealed: self.now.mono,
+            };
+            for at in self.net.carry(laptop, false, self.now.mono) {
+                self.at(at, Event::ToLaptop(datagram.clone()));
+            }
+        }
+    }
+
+    /// Where the gateway takes a laptop to be.
+    pub(crate) fn endpoint(&self, n: Option<usize>) -> Option<Endpoint> {
+        let peers = self.gateway.peers();
+        peers
+            .peer(peers.find(&self.laptops.get(n?)?.key.public())?)?
+            .endpoint()
+    }
+
+    /// A gateway in the place of the last one: same key, same devices, same policy file.
+    pub(crate) fn start_gateway(&mut self) -> Check {
+        let endpoints: Vec<(usize, Option<Endpoint>)> = self
+            .model
+            .devices
+            .keys()
+            .map(|n| (*n, self.endpoint(Some(*n))))
+            .collect();
+        self.boot += 1;
+        self.booted = self.now;
+        let seed = self.dice.bits();
+        self.gateway = Gateway::new(
+            settings(self.boot, seed),
+            &self.key,
+            Arc::clone(&self.policy),
+            self.now,
+        );
+        let devices = std::mem::take(&mut self.model.devices);
+        self.model = Model::new(self.model.rules.clone(), own(), LIMITS, self.now);
+        self.watch.restarted();
+        self.busy_until = Mono(0);
+        for (n, endpoint) in endpoints {
+            if let Some(device) = devices.get(&n) {
+                self.add_device(n, device.clone(), endpoint)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enrols a laptop and lets it connect.
+    pub(crate) fn enrol(&mut self, n: usize) -> Check {
+        if self.model.devices.contains_key(&n) {
+            return Ok(());
+        }
+        let key = self.laptops[n].key.clone();
+        let old = &self.laptops[n];
+        let (enrolled, outer, received) = (old.enrolled + 1, old.outer, old.received);
+        let mut fresh = laptop(n, key, &self.key.public(), &mut self.dice)?;
+        (fresh.enrolled, fresh.outer, fresh.received) = (enrolled, outer, received);
+        // Ports go on where they were, so that no flow is taken for an older one.
+        for _ in 0..enrolled * 1000 {
+            fresh.port();
+        }
+        self.laptops[n] = fresh;
+        let device = Device {
+            addresses: self.laptops[n].addresses.clone(),
+            subject: subject(n, self.seed),
+        };
+        self.add_device(n, device, None)?;
+        let sent = self.laptops[n].connect(gateway_address(), self.now)?;
+        self.ship(n, sent);
+        Ok(())
+    }
+
+    fn add_device(&mut self, n: usize, device: Device, endpoint: Option<Endpoint>) -> Check {
+        let enrolled = postern_engine::identity::Device {
+            name: device.subject.device.clone(),
+            user: device.subject.user.clone(),
+            groups: device.subject.groups.clone(),
+            key: self.laptops[n].key.public(),
+            addresses: device.addresses.clone(),
+        };
+        let mut outs = Outs::default();
+        self.gateway
+            .add_device(enrolled, None, endpoint, &mut outs, self.now)
+            .map_err(|error| error.to_string())?;
+        self.model.add(n, device);
+        self.settle(outs, Default::default(), None, "adding a device")
+    }
+
+    fn at(&mut self, at: Mono, event: Event) {
+        self.next_event += 1;
+        self.queue
+            .insert((at.max(self.now.mono), self.next_event), event);
+    }
+}
+
+/// Where the gateway is on the Internet.
+#[must_use]
+pub fn gateway_address() -> SocketAddr {
+    ([198, 51, 100, 1], 51_820).into()
+}
+
+/// The gateway's own addresses inside the tunnel.
+fn own() -> Vec<IpAddr> {
+    vec![
+        [100, 96, 0, 1].into(),
+        [0xfd00, 0x96, 0, 0, 0, 0, 0, 1].into(),
+    ]
+}
+
+fn settings(boot: u64, seed: u64) -> Settings {
+    Settings {
+        name: "gw".into(),
+        boot: format!("b{boot}").into(),
+        addresses: own(),
+        pools: ["100.96.0.0/16", "fd00:96::/64"]
+            .iter()
+            .filter_map(|pool| pool.parse().ok())
+            .collect(),
+        mtu: usize::from(MTU),
+        limits: LIMITS,
+        on_log_failure: OnLogFailure::DenyNew,
+        seed,
+        stopwatch: || 0,
+    }
+}
+
+fn laptop(n: usize, key: PrivateKey, gateway: &PublicKey, dice: &mut Seeded) -> Check<Laptop> {
+    let keepalive = dice.one_in(12).then(|| Duration::from_secs(25));
+    Laptop::new(
+        n,
+        key,
+        (gateway, gateway_address()),
+        n % 2 == 1,
+        keepalive,
+        dice.bits(),
+    )
+}
+
+/// Segments of one connection as a TUN with offload hands them over.
+fn together(packets: &[Packet]) -> Packet {
+    let payload: Vec<u8> = packets.iter().flat_map(packet::payload).copied().collect();
+    match (packets, packets[0].what) {
+        ([_, _, ..], packet::What::Tcp(segment)) => {
+            packet::tcp(packets[0].from, packets[0].to, segment, &payload, None)
+        }
+        _ => packets[0].clone(),
+    }
+}
