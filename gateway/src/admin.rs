@@ -19,6 +19,7 @@ use axum::serve::IncomingStream;
 use http_body_util::channel::Channel;
 use serde::de::DeserializeOwned;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
@@ -48,6 +49,7 @@ pub async fn serve(
     control: Arc<Control>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
     let mut stopped = stop.clone();
     let app = router(Admin { control, stop }).into_make_service_with_connect_info::<Caller>();
     axum::serve(listener, app)
@@ -55,7 +57,9 @@ pub async fn serve(
             // An error says that the sender is gone: that is a stop as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         })
-        .await
+        .await?;
+    // Left behind it would do no harm: the next start removes a socket on which nobody answers.
+    path.map_or(Ok(()), std::fs::remove_file)
 }
 
 fn router(admin: Admin) -> Router {

@@ -1,6 +1,6 @@
 //! The verbs of `postern-gateway`. Data goes to stdout, notes and errors to stderr. Exit codes: 0
 //! done or allowed; 1 failed or denied; 2 wrong usage or a bad configuration or policy.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stderr)]
 
 mod check;
 mod device;
@@ -84,8 +84,8 @@ fn obey(verb: Verb) -> Result<u8, Failure> {
     match verb {
         Verb::Init { dir, endpoint } => {
             let config = init::init(&dir, endpoint.as_ref())?;
-            println!("Made {}.", dir.display());
-            println!("{}", init::next_steps(&config));
+            output::say(format_args!("Made {}.", dir.display()))?;
+            output::say(format_args!("{}", init::next_steps(&config)))?;
             Ok(0)
         }
         Verb::Run(place) => run(&place),

@@ -57,7 +57,7 @@ impl Check {
         }
         match self.output {
             Output::Json => output::json(&findings)?,
-            Output::Table => show(&findings),
+            Output::Table => show(&findings)?,
         }
         Ok(code(&findings))
     }
@@ -188,16 +188,19 @@ fn found(severity: Severity, area: &'static str, what: String, help: &str) -> Fi
     }
 }
 
-fn show(findings: &[Finding]) {
+fn show(findings: &[Finding]) -> Result<(), Failure> {
     for finding in findings {
         let severity = match finding.severity {
             Severity::Note => "note",
             Severity::Warning => "warning",
             Severity::Error => "error",
         };
-        println!("{severity}: {}: {}", finding.area, finding.what);
+        output::say(format_args!(
+            "{severity}: {}: {}",
+            finding.area, finding.what
+        ))?;
         if !finding.help.is_empty() {
-            println!("  help: {}", finding.help);
+            output::say(format_args!("  help: {}", finding.help))?;
         }
     }
     let errors = findings
@@ -205,9 +208,9 @@ fn show(findings: &[Finding]) {
         .filter(|f| f.severity == Severity::Error)
         .count();
     match errors {
-        0 => println!("good: the gateway can run"),
-        1 => println!("1 error"),
-        errors => println!("{errors} errors"),
+        0 => output::say("good: the gateway can run"),
+        1 => output::say("1 error"),
+        errors => output::say(format_args!("{errors} errors")),
     }
 }
 

@@ -174,14 +174,14 @@ impl Add {
                         "{} cannot be written ({error}); here it is:",
                         path.display()
                     );
-                    print!("{text}");
+                    output::write(&text)?;
                 }
             }
         } else if !self.qr {
-            print!("{text}");
+            output::write(&text)?;
         }
         if self.qr {
-            println!("{}", qr(&text).map_err(Failure::failed)?);
+            output::say(format_args!("{}", qr(&text).map_err(Failure::failed)?))?;
         }
         Ok(0)
     }
@@ -228,7 +228,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
                 output::moment(device.last_handshake),
             ]
         }),
-    );
+    )?;
     Ok(0)
 }
 
@@ -260,7 +260,7 @@ async fn show(place: &Where, name: &str, output: Output) -> Result<u8, Failure> 
         ("revoked", output::moment(device.revoked)),
         ("endpoint", output::or_dash(device.last_endpoint)),
         ("last handshake", output::moment(device.last_handshake)),
-    ]);
+    ])?;
     Ok(0)
 }
 
@@ -274,14 +274,17 @@ async fn revoke(place: &Where, names: &[String]) -> Result<u8, Failure> {
         if running {
             let path = device_path(name)? + "/revoke";
             let cut: CutView = client.post(&path, &()).await?;
-            println!("{name} is revoked; {} flows were cut", cut.flows);
+            output::say(format_args!(
+                "{name} is revoked; {} flows were cut",
+                cut.flows
+            ))?;
         } else {
             let store = open(&config).await?;
             store
                 .revoke_device(name, Clock::now().wall.seconds())
                 .await?;
             store.close().await;
-            println!("{name} is revoked");
+            output::say(format_args!("{name} is revoked"))?;
         }
     }
     Ok(0)

@@ -126,7 +126,7 @@ async fn list(place: &Where, filter: &FlowFilter, output: Output) -> Result<u8, 
                 output::size(flow.bytes_in),
             ]
         }),
-    );
+    )?;
     if flows.len() == MAX_FLOWS_LISTED {
         eprintln!("note: only the oldest {MAX_FLOWS_LISTED} are shown; select fewer");
     }
@@ -179,7 +179,7 @@ async fn kill(place: &Where, ids: &[u64], select: &Select) -> Result<u8, Failure
         let cut: CutView = client.post("/v1/flows/kill", &filter).await?;
         flows += cut.flows;
     }
-    println!("{flows} flows were cut");
+    output::say(format_args!("{flows} flows were cut"))?;
     Ok(u8::from(flows == 0))
 }
 

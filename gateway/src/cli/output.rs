@@ -5,6 +5,8 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use postern_proto::now::Wall;
 use serde::Serialize;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 
 /// How a listing looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -16,33 +18,49 @@ pub(super) enum Output {
     Json,
 }
 
+/// Writes a line to stdout. A reader that left, such as `head`, wants no more and is no failure.
+pub(super) fn say(text: impl Display) -> Result<(), Failure> {
+    write(&format!("{text}\n"))
+}
+
+/// The same without a line end.
+pub(super) fn write(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Prints a value as indented JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(Failure::failed)?;
-    println!("{text}");
-    Ok(())
+    say(text)
 }
 
 /// Prints rows under a header, without lines.
 pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
-) {
+) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    println!("{}", table.trim_fmt());
+    say(table.trim_fmt())
 }
 
 /// Prints names and values below each other.
-pub(super) fn facts(facts: &[(&str, String)]) {
+pub(super) fn facts(facts: &[(&str, String)]) -> Result<(), Failure> {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
     for (name, value) in facts {
-        println!("{:width$}{value}", format!("{name}:"));
+        say(format_args!("{:width$}{value}", format!("{name}:")))?;
     }
+    Ok(())
 }
 
 /// `-` for what is not there.

@@ -93,7 +93,7 @@ impl Verb {
                 let said = ask(&place, file.as_deref(), &request).await?;
                 match output {
                     Output::Json => output::json(&said.explanation)?,
-                    Output::Table => println!("{}", said.text),
+                    Output::Table => output::say(format_args!("{}", said.text))?,
                 }
                 Ok(u8::from(!said.allow))
             }
@@ -101,7 +101,7 @@ impl Verb {
                 let status: PolicyStatus = place.client()?.1.get("/v1/policy/status").await?;
                 match output {
                     Output::Json => output::json(&status)?,
-                    Output::Table => show(&status),
+                    Output::Table => show(&status)?,
                 }
                 Ok(u8::from(!status.ok))
             }
@@ -117,12 +117,12 @@ fn file_or_config(file: Option<PathBuf>, place: &Where) -> Result<PathBuf, Failu
 fn check(path: &Path) -> Result<u8, Failure> {
     let policy = policy_watch::load(path)?;
     let tests = policy.run_tests().len();
-    println!(
+    output::say(format_args!(
         "{} is good: {} rules, {tests} tests passed, hash {}",
         path.display(),
         policy.len(),
         policy.hash()
-    );
+    ))?;
     if tests == 0 {
         eprintln!("note: it has no `tests:`; with them a slip of the pen is refused");
     }
@@ -150,7 +150,7 @@ fn test(path: &Path, output: Output) -> Result<u8, Failure> {
                     outcome.got.clone(),
                 ]
             }),
-        );
+        )?;
         eprintln!("{} tests, {failed} failed", outcomes.len());
     }
     Ok(u8::from(failed > 0))
@@ -192,17 +192,17 @@ async fn reload(place: &Where, output: Output) -> Result<u8, Failure> {
         } else {
             "in force already"
         };
-        println!(
+        output::say(format_args!(
             "policy {} is {what}; {} flows were cut",
             reloaded.policy.hash, reloaded.cut
-        );
+        ))?;
     } else {
-        show(&reloaded.policy);
+        show(&reloaded.policy)?;
     }
     Ok(u8::from(!reloaded.policy.ok))
 }
 
-fn show(status: &PolicyStatus) {
+fn show(status: &PolicyStatus) -> Result<(), Failure> {
     output::facts(&[
         ("in force", status.hash.clone()),
         ("generation", status.generation.to_string()),
@@ -216,8 +216,9 @@ fn show(status: &PolicyStatus) {
             }
             .to_owned(),
         ),
-    ]);
+    ])?;
     for error in &status.errors {
-        println!("\n{error}");
+        output::say(format_args!("\n{error}"))?;
     }
+    Ok(())
 }

@@ -20,13 +20,13 @@ impl Verb {
         let status: Status = client.get("/v1/status").await?;
         match self.output {
             Output::Json => output::json(&status)?,
-            Output::Table => show(&status),
+            Output::Table => show(&status)?,
         }
         Ok(u8::from(status.state != "ready"))
     }
 }
 
-fn show(status: &Status) {
+fn show(status: &Status) -> Result<(), Failure> {
     let (policy, log, traffic) = (&status.policy, &status.flow_log, status.worker.traffic);
     let drops: u64 = status.worker.drops.values().sum();
     output::facts(&[
@@ -74,23 +74,26 @@ fn show(status: &Status) {
                 log.written, log.lag, log.lost
             ),
         ),
-    ]);
+    ])?;
     if let Some(why) = &log.failing {
-        println!("\nRECORDS CANNOT BE WRITTEN: {why}");
+        output::say(format_args!("\nRECORDS CANNOT BE WRITTEN: {why}"))?;
     }
     if !policy.ok {
-        println!("\nTHE POLICY FILE ON DISK IS REFUSED, the old policy stays:");
+        output::say(format_args!(
+            "\nTHE POLICY FILE ON DISK IS REFUSED, the old policy stays:"
+        ))?;
         for error in &policy.errors {
-            println!("{error}");
+            output::say(format_args!("{error}"))?;
         }
     }
     if !status.needs_restart.is_empty() {
-        println!(
+        output::say(format_args!(
             "\nchanged in gateway.yaml and waiting for a restart: {}",
             status.needs_restart.join(", ")
-        );
+        ))?;
     }
     for error in &status.config_errors {
-        println!("\ngateway.yaml on disk is refused: {error}");
+        output::say(format_args!("\ngateway.yaml on disk is refused: {error}"))?;
     }
+    Ok(())
 }
