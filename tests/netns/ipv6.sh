@@ -21,7 +21,7 @@ wait_record "the denial over IPv6" '.dst_address == "'$KUBE6'" and .verdict == "
 
 step "outer IPv6"
 stop client-laptop || fail "postern up to end at SIGTERM" "it had to be killed"
-sed -i "s|$GATEWAY4:51820|[$GATEWAY6]:51820|" "$W/host/laptop/profile"
+sed -i "s|['\"]\?$GATEWAY4:51820['\"]\?|\"[$GATEWAY6]:51820\"|" "$W/host/laptop/profile"
 client_start laptop
 assert_ok "kubectl, both IPv6" kubectl6 get pods
 assert_ok "ssh, inner IPv4" ssh_in laptop $KUBE echo hello

@@ -7,9 +7,10 @@
   probe.py knock ADDR PORT COUNT        COUNT garbage datagrams of many sizes: answered | silent
   probe.py scan PREFIX PORT PARALLEL    a connection to every address: the number of each answer
   probe.py echo-udp ADDR PORT           a UDP server that sends back what it gets, one output line for each
-  probe.py serve ADDR PORT              a TCP server: a numbered line every 20 ms to whoever says "talk",
-                                        nothing to whoever says "idle"; prints how each connection ended
-  probe.py follow ADDR PORT talk|idle   its client: prints each line's arrival, and how it ended
+  probe.py serve ADDR PORT              a TCP server: a numbered line every 20 ms to whoever says "talk" or
+                                        "chat", nothing to whoever says "idle"; prints how each connection ended
+  probe.py follow ADDR PORT talk|idle|chat   its client: prints each line's arrival, and how it ended; one
+                                        that chats says something every 100 ms as well
   probe.py tick ADDR PORT               a datagram to an echo-udp every 20 ms: prints each answer's arrival
 
 The first lines print `WORD MILLISECONDS`. Times of serve, follow and tick are milliseconds of CLOCK_BOOTTIME, the
@@ -223,7 +224,7 @@ def serve_one(sock, peer):
         name = sock.recv(64).split()[0].decode() + f" {peer[1]}"
         sock.sendall(b"ready\n")
         number = 0
-        while name.startswith("talk"):
+        while not name.startswith("idle"):
             sock.sendall(b"%d\n" % number)
             number += 1
             time.sleep(0.02)
@@ -240,6 +241,8 @@ def follow(address, port, mode):
     sock.settimeout(None)
     sock.sendall(mode.encode() + b"\n")
     how = "eof"
+    if mode == "chat":
+        threading.Thread(target=chat, args=(sock,), daemon=True).start()
     try:
         while data := sock.recv(4096):
             for line in data.split():
@@ -247,6 +250,15 @@ def follow(address, port, mode):
     except OSError as error:
         how = word_of(error.errno)
     print("ended", mode, how, boot_ms(), flush=True)
+
+
+def chat(sock):
+    try:
+        while True:
+            time.sleep(0.1)
+            sock.sendall(b"and you?\n")
+    except OSError:
+        pass  # the reader says how it ended
 
 
 def tick(address, port):

@@ -3,8 +3,8 @@
 
     relay.py LISTEN_ADDRESS LISTEN_PORT GATEWAY_ADDRESS GATEWAY_PORT
 
-Every datagram towards the gateway goes on, then goes again unchanged, then again with one bit flipped; and a
-copy of each kind comes from a stranger's socket too, which counts what it is answered. Prints the counts at
+Every datagram towards the gateway goes first with one bit flipped, then as it was, then once more; and the bent
+and the repeated one come from a stranger's socket too, which counts what it is answered. Prints the counts at
 each datagram: relayed, replayed, flipped, answers to the stranger.
 """
 
@@ -30,12 +30,13 @@ def main():
         for sock in select.select([near, far, stranger], [], [])[0]:
             if sock is near:
                 data, client = near.recvfrom(65535)
-                far.send(data)
                 bent = bytearray(data)
                 bent[dice.randrange(8, len(bent))] ^= 1 << dice.randrange(8)
-                for evil in (far, stranger):
-                    evil.send(data)
-                    evil.send(bent)
+                for sock in (stranger, far):
+                    sock.send(bent)
+                far.send(data)
+                for sock in (stranger, far):
+                    sock.send(data)
                 relayed, replayed, flipped = relayed + 1, replayed + 2, flipped + 2
             elif sock is far:
                 data = far.recv(65535)

@@ -10,12 +10,18 @@ gateway_up
 client_up laptop ana-laptop ana@example.com admins
 follow busy laptop $KUBE 7000 talk
 follow idle laptop $KUBE 7000 idle
+follow chat laptop $KUBE 7000 chat
 ssh_ticking ticks laptop $KUBE
 start tick laptop "$PYTHON" "$NETNS_DIR/probe.py" tick $KUBE 5353
 wait_for 5 "the busy stream" grep -q '^line 3 ' "$(log_of busy)"
+wait_for 5 "the chat" grep -q '^line 3 ' "$(log_of chat)"
 wait_for 5 "the idle stream" grep -q ready "$(log_of idle)"
 wait_for 5 "the ssh session" grep -q tick "$(log_of ticks)"
 wait_for 5 "the datagrams" grep -q answer "$(log_of tick)"
+
+# The gateway calls its devices where it last saw them; it stores that every few seconds.
+stored() { [ "$(admin device show ana-laptop -o json | jq -r .last_endpoint)" != null ]; }
+wait_for 15 "the gateway to store where its device is" stored
 
 # restart "how" SIGNAL: ends the gateway by the signal, starts the next one, and says how long clients waited
 restart() {
@@ -30,6 +36,7 @@ restart() {
   echo "      recovery: $((first - since)) ms from the start of the new process to the first answer"
   assert_at_most "ms until the client is back" 2000 $((first - since))
   assert_alive busy "the TCP stream"
+  assert_alive chat "the TCP stream in which both ends speak"
   assert_alive ticks "the ssh session"
   is_running idle || fail "the idle stream to live" "$(tail -1 "$(log_of idle)")"
   wait_for 5 "the gateway to be ready" gateway_ready
@@ -45,9 +52,11 @@ step "what the policy no longer allows is not resumed"
 policy | grep -v 'name: the lab' | policy_put
 stop gateway KILL || true
 gateway_start
-busy_gone() { gone "$(pid_of busy)"; }
-wait_for 5 "the stream without a rule to end" busy_gone
-assert_match "how it ended" 'reset' "$(tail -1 "$(log_of busy)")"
+lines=$(lines_in busy)
+chat_gone() { gone "$(pid_of chat)"; }
+wait_for 5 "the stream without a rule to end" chat_gone
+assert_match "how it ended" 'reset' "$(tail -1 "$(log_of chat)")"
+assert_eq "lines of the stream in which only the target speaks" "$lines" "$(lines_in busy)"
 assert_alive ticks "the ssh session, which has its rule"
 
 step "SIGTERM is not a restart: flows are cut on both sides, and say so"

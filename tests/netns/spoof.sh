@@ -68,7 +68,7 @@ stop relay
 
 step "an unknown key gets no answer"
 unknown=$(drops unknown-key)
-in_ns outside sh -c "wg genkey >$W/stranger.key"
+in_ns outside sh -c "umask 077; wg genkey >$W/stranger.key"
 sed "s|^PrivateKey.*|PrivateKey = $(cat "$W/stranger.key")|" "$W/host/stock/wg-quick.conf" >"$W/stranger.conf"
 stock_up outside "$W/stranger.conf"
 capture_start answers outside eth0 "src host $GATEWAY4"

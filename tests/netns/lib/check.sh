@@ -5,6 +5,7 @@ VERDICT=
 
 # Every test begins here: whatever happens afterwards is cleaned up and said.
 test_begin() {
+  exec 3>&1 4>&2   # a test may end inside a redirected function
   trap 'on_exit $?' EXIT
   trap 'WHERE="an interrupt"; exit 130' INT
   trap 'WHERE="a signal"; exit 143' TERM HUP
@@ -21,11 +22,11 @@ on_exit() {
   [ -n "$VERDICT" ] || VERDICT=$(cat "${W:-/nonexistent}/verdict" 2>/dev/null)
   if [ -z "$VERDICT" ]; then
     VERDICT="FAIL $TEST: expected the script to reach its end, it ended with status $status at ${WHERE:-an unknown place}"
-    show_logs >&2
+    show_logs >&4
     [ "$status" != 0 ] || status=1
   fi
   world_down
-  echo "$VERDICT"
+  echo "$VERDICT" >&3
   exit "$status"
 }
 
@@ -36,7 +37,7 @@ skip() { VERDICT="skip $TEST: $*"; exit 77; }
 fail() {
   VERDICT="FAIL $TEST: expected $1; saw: ${2:-nothing}"
   echo "$VERDICT" >"$W/verdict"
-  show_logs >&2
+  show_logs >&4
   exit 1
 }
 

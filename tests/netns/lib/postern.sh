@@ -80,12 +80,10 @@ client_up() {
 }
 client_start() {
   start "client-$1" "$1" "$CLIENT_BIN" up "$W/host/$1/profile"
-  wait_for 5 "the tunnel of $1 to be up" client_has_routes "$1"
+  until_true 50 client_settled "$1" && is_running "client-$1" ||
+    fail "the tunnel of $1 to be up within 5 s" "$(tail -5 "$(log_of "client-$1")")"
 }
-client_has_routes() {
-  is_running "client-$1" || fail "postern up to stay" "$(tail -5 "$(log_of "client-$1")")"
-  in_ip "$1" route get "$KUBE" | grep -Eq 'dev (postern|utun|tun)'
-}
+client_settled() { ! is_running "client-$1" || in_ip "$1" route get "$KUBE" | grep -q 'dev postern'; }
 client() { local h=$1; shift; in_ns "$h" "$CLIENT_BIN" "$@"; }
 
 # The inner IPv4 address of an enrolled device.

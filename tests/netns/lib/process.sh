@@ -4,7 +4,7 @@
 start() {
   local name=$1 host=$2; shift 2
   set_enter "$host"
-  "${ENTER[@]}" "$@" >>"$W/log/$name.log" 2>&1 </dev/null &
+  "${ENTER[@]}" "$@" >>"$W/log/$name.log" 2>&1 </dev/null 3>&- 4>&- &
   echo $! >"$W/pid/$name"
   disown $!   # the shell reaps it all the same, and does not comment on how it ended
 }
@@ -23,7 +23,8 @@ stop() {
   return $ok
 }
 
-gone() { ! kill -0 "$1" 2>/dev/null || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+# Gone means reaped: before that, a killed process may still hold its sockets.
+gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # until_true TENTHS COMMAND…: polls a condition, at most that long.
 until_true() {
