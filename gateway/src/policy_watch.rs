@@ -2,6 +2,7 @@
 
 use crate::api::{PolicyStatus, Reloaded};
 use crate::file_stamp::Watched;
+use crate::key_file;
 use crate::worker_api::Worker;
 use arc_swap::ArcSwap;
 use postern_engine::policy::Policy;
@@ -70,7 +71,9 @@ pub fn load_or_last(path: &Path, data_dir: &Path) -> Result<Policy, BadPolicy> {
 /// Keeps a copy of what is in force. Failing to is no reason to refuse a good policy.
 fn keep(last: &Path, text: &str) {
     let fresh = last.with_extension("new");
-    let kept = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, last));
+    // What a crash left half written.
+    let _ = std::fs::remove_file(&fresh);
+    let kept = key_file::create(&fresh, text).and_then(|()| std::fs::rename(&fresh, last));
     if let Err(error) = kept {
         tracing::warn!(path = %last.display(), %error, "no copy of the policy in force is kept");
     }
@@ -151,12 +154,15 @@ impl PolicyKeeper {
                 done
             }
             Err(problems) => {
-                tracing::warn!(
-                    path = %self.path.display(),
-                    in_force = short(&status.hash),
-                    "the policy is refused, the old one stays:\n{}",
-                    problems.join("\n\n")
-                );
+                // The same faults again are no news.
+                if status.errors != problems {
+                    tracing::warn!(
+                        path = %self.path.display(),
+                        in_force = short(&status.hash),
+                        "the policy is refused, the old one stays:\n{}",
+                        problems.join("\n\n")
+                    );
+                }
                 status.ok = false;
                 status.errors = problems;
                 status.reloads_failed += 1;
@@ -223,6 +229,7 @@ mod tests {
     use crate::fake_worker::FakeWorker;
     use crate::init::FIRST_POLICY;
     use crate::scratch::Scratch;
+    use std::os::unix::fs::PermissionsExt;
 
     fn keeper(folder: &Scratch) -> (PathBuf, PolicyKeeper, FakeWorker) {
         let path = folder.path("policy.yaml");
@@ -284,6 +291,30 @@ mod tests {
         assert!(
             keeper.reload().await.policy.ok,
             "and it ends when the file is good again"
+        );
+    }
+
+    #[test]
+    fn a_broken_file_at_the_start_falls_back_on_the_last_good_one() {
+        let folder = Scratch::new();
+        let (path, data) = (folder.path("policy.yaml"), folder.path("data"));
+        std::fs::create_dir(&data).expect("made");
+        std::fs::write(&path, "rules: [").expect("written");
+        assert!(
+            load_or_last(&path, &data).is_err(),
+            "there is no last one yet"
+        );
+        std::fs::write(&path, FIRST_POLICY).expect("written");
+        let good = load_or_last(&path, &data).expect("good").hash();
+        let mode = std::fs::metadata(data.join(LAST_GOOD))
+            .expect("kept")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(&path, "rules: [").expect("written");
+        assert_eq!(
+            load_or_last(&path, &data).expect("the last one").hash(),
+            good
         );
     }
 
