@@ -1,4 +1,4 @@
-//! gateway.yaml: [`raw::Raw`] is what the file may say, [`Config`] is what has been proved of it.
+//! gateway.yaml: `raw` is what the file may say, [`Config`] is what has been proved of it.
 //! All semantic errors are reported at once, each with its line and what to write instead.
 
 mod prove;

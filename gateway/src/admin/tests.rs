@@ -230,7 +230,10 @@ async fn a_listener_sees_records_and_is_let_go_at_the_end() {
     world.stop.send(true).expect("served");
     tail.await.expect("no panic").expect("a clean end");
     world.server.await.expect("no panic").expect("a clean end");
-    assert!(!world.config.admin_socket.exists(), "nothing is left behind");
+    assert!(
+        !world.config.admin_socket.exists(),
+        "nothing is left behind"
+    );
 }
 
 #[tokio::test]
