@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often it looks. A change is seen after two looks that agree.
-pub const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Device, inode, size, time of change (seconds, nanoseconds); none while the file is away.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;

@@ -97,7 +97,8 @@ impl Plane {
         let mut data = DataWorker::new(gateway, road, waker.clone(), receiver, records);
         for device in devices {
             let name = device.name.clone();
-            data.add(device).map_err(|error| anyhow!("device {name}: {error}"))?;
+            data.add(device)
+                .map_err(|error| anyhow!("device {name}: {error}"))?;
         }
         let thread = std::thread::Builder::new()
             .name("worker".to_owned())
@@ -105,7 +106,14 @@ impl Plane {
             .context("worker thread")?;
         let worker = Worker::new(commands, Arc::new(move || waker.wake()));
         let log = flow_log.handle();
-        Ok(Plane { worker, log, offload, thread, flow_log, host })
+        Ok(Plane {
+            worker,
+            log,
+            offload,
+            thread,
+            flow_log,
+            host,
+        })
     }
 
     /// Whether the worker is still at work.

@@ -37,11 +37,14 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let key = key_file::read(&config.key_file)?;
-    let policy = Arc::new(policy_watch::load_or_last(&config.policy, &config.data_dir)?);
+    let policy = Arc::new(policy_watch::load_or_last(
+        &config.policy,
+        &config.data_dir,
+    )?);
     let udp = plane::bind(&config)?;
     // Capabilities belong to threads, so this comes before the first one that is started.
     host::drop_privileges()?;
-    let store = Store::open(&config.data_dir.join("postern.db"), config.pool).await?;
+    let store = Store::open(&config.store_path(), config.pool).await?;
     let boot = store.next_boot().await?;
     let devices = store.active_devices().await?;
     // Listeners first: a second gateway on the same data must change nothing on the host.
@@ -64,8 +67,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         boot,
         "gateway is up"
     );
-    let keeper =
-        PolicyKeeper::new(&config.policy, &config.data_dir, policy, plane.worker.clone());
+    let keeper = PolicyKeeper::new(
+        &config.policy,
+        &config.data_dir,
+        policy,
+        plane.worker.clone(),
+    );
     let control = Control::new(Parts {
         config: LiveConfig::new(config),
         policy: keeper,
@@ -79,6 +86,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let control = Arc::new(control);
     let ending = attend(&control, &plane, admin_socket, metrics_socket).await;
     control.remember_last().await;
+    control.store.clone().close().await;
     let ended = plane.end(*ending.as_ref().unwrap_or(&Ending::Stop)).await;
     let cut = ended.as_ref().copied().unwrap_or(0);
     tracing::info!(flows_cut = cut, "gateway is down");
@@ -93,8 +101,6 @@ async fn attend(
     admin_socket: UnixListener,
     metrics_socket: Option<TcpListener>,
 ) -> anyhow::Result<Ending> {
-    // If the start had to fall back on an older policy, `status` says so from here on.
-    control.policy.reload().await;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let admin = admin::serve(admin_socket, Arc::clone(control), stopped.clone());

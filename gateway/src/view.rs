@@ -48,8 +48,16 @@ pub fn snapshot(
     now: Now,
 ) -> WorkerSnapshot {
     let counters = gateway.counters();
-    let half_open: usize = gateway.devices().iter().map(|(_, device)| device.half_open).sum();
-    let live = gateway.flows().iter().filter(|(_, flow)| flow.cut.is_none()).count();
+    let half_open: usize = gateway
+        .devices()
+        .iter()
+        .map(|(_, device)| device.half_open)
+        .sum();
+    let live = gateway
+        .flows()
+        .iter()
+        .filter(|(_, flow)| flow.cut.is_none())
+        .count();
     WorkerSnapshot {
         taken_ms: now.wall.millis(),
         generation: gateway.policy_generation(),
@@ -89,20 +97,29 @@ fn verdicts(counters: &Counters) -> Vec<VerdictCount> {
         .rules
         .iter()
         .flat_map(|(rule, count)| {
-            [one("allow", rule, count.allowed), one("deny", rule, count.denied)]
+            [
+                one("allow", rule, count.allowed),
+                one("deny", rule, count.denied),
+            ]
         })
         .filter(|count| count.flows > 0)
         .collect()
 }
 
 fn drops(counters: &Counters, inputs: &Inputs, outputs: &Outputs) -> BTreeMap<String, u64> {
-    let mut drops: BTreeMap<String, u64> =
-        counters.drops.iter().map(|(reason, count)| (reason.as_str().to_owned(), count)).collect();
+    let mut drops: BTreeMap<String, u64> = counters
+        .drops
+        .iter()
+        .map(|(reason, count)| (reason.as_str().to_owned(), count))
+        .collect();
     let mut add = |reason: DropReason, count: u64| {
         *drops.entry(reason.as_str().to_owned()).or_default() += count;
     };
     add(DropReason::KernelRefused, outputs.refused());
-    add(DropReason::BadLength, inputs.tun.as_ref().map_or(0, |tun| tun.stats().bad));
+    add(
+        DropReason::BadLength,
+        inputs.tun.as_ref().map_or(0, |tun| tun.stats().bad),
+    );
     drops
 }
 
@@ -147,12 +164,20 @@ pub fn offload(outputs: &Outputs) -> &'static str {
 }
 
 fn queue(name: &str, depth: usize, capacity: usize) -> QueueView {
-    QueueView { queue: name.to_owned(), depth: depth as u64, capacity: capacity as u64 }
+    QueueView {
+        queue: name.to_owned(),
+        depth: depth as u64,
+        capacity: capacity as u64,
+    }
 }
 
 fn histogram(from: &Histogram, unit: f64) -> HistogramView {
     HistogramView {
-        bounds: from.bounds().iter().map(|bound| *bound as f64 * unit).collect(),
+        bounds: from
+            .bounds()
+            .iter()
+            .map(|bound| *bound as f64 * unit)
+            .collect(),
         counts: from.counts.clone(),
         sum: from.sum as f64 * unit,
     }

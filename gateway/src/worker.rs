@@ -69,7 +69,16 @@ impl DataWorker {
         log: RecordSender<Record>,
     ) -> Self {
         let records = Vec::new();
-        DataWorker { gateway, inputs, outputs, waker, commands, log, records, policy_done: None }
+        DataWorker {
+            gateway,
+            inputs,
+            outputs,
+            waker,
+            commands,
+            log,
+            records,
+            policy_done: None,
+        }
     }
 
     /// Takes a stored device in before the first turn; with a last endpoint, the gateway begins
@@ -121,13 +130,19 @@ impl DataWorker {
     }
 
     fn deadline(&self, now: Mono) -> Mono {
-        let retry = if self.records.is_empty() { Mono::NEVER } else { now + RETRY };
+        let retry = if self.records.is_empty() {
+            Mono::NEVER
+        } else {
+            now + RETRY
+        };
         self.gateway.next_deadline().min(retry)
     }
 
     fn obey(&mut self, now: Now) -> ControlFlow<()> {
         for _ in 0..COMMANDS_PER_TURN {
-            let Ok(command) = self.commands.try_recv() else { return ControlFlow::Continue(()) };
+            let Ok(command) = self.commands.try_recv() else {
+                return ControlFlow::Continue(());
+            };
             self.obey_one(command, now)?;
         }
         // There may be more: come back at once.
@@ -142,27 +157,46 @@ impl DataWorker {
             WorkerCommand::AddDevice { device, done } => {
                 let _ = done.send(self.add_device(*device, now));
             }
-            WorkerCommand::RemoveDevice { key, reason, changed, done } => {
+            WorkerCommand::RemoveDevice {
+                key,
+                reason,
+                changed,
+                done,
+            } => {
                 let reason = match reason {
                     RemoveReason::Revoked => CloseReason::Revoked,
                 };
                 let cut = self.gateway.remove_device(&key, reason, changed, out, now);
-                let _ = done.send(Cut { flows: cut.map_or(0, |cut| cut.flows) });
+                let _ = done.send(Cut {
+                    flows: cut.map_or(0, |cut| cut.flows),
+                });
             }
-            WorkerCommand::SetPolicy { policy, changed, done } => {
+            WorkerCommand::SetPolicy {
+                policy,
+                changed,
+                done,
+            } => {
                 let before = self.cut_by_policy();
                 self.gateway.set_policy(policy, changed);
                 if let Some((earlier, _)) = self.policy_done.replace((done, before)) {
                     let _ = earlier.send(Cut::default());
                 }
             }
-            WorkerCommand::KillFlows { select, changed, done } => {
-                let cut = self
-                    .gateway
-                    .kill(changed, out, now, |flow, device| selects(&select, flow, device));
+            WorkerCommand::KillFlows {
+                select,
+                changed,
+                done,
+            } => {
+                let cut = self.gateway.kill(changed, out, now, |flow, device| {
+                    selects(&select, flow, device)
+                });
                 let _ = done.send(Cut { flows: cut.flows });
             }
-            WorkerCommand::ListFlows { select, limit, done } => {
+            WorkerCommand::ListFlows {
+                select,
+                limit,
+                done,
+            } => {
                 let _ = done.send(self.list(&select, limit, now));
             }
             WorkerCommand::Snapshot { done } => {
@@ -218,7 +252,10 @@ impl DataWorker {
 
     fn cut_by_policy(&self) -> u64 {
         let closed = self.gateway.counters().flows_closed;
-        closed.get(CloseReason::Policy.as_str()).copied().unwrap_or(0)
+        closed
+            .get(CloseReason::Policy.as_str())
+            .copied()
+            .unwrap_or(0)
     }
 
     fn answer_policy(&mut self) {
@@ -227,7 +264,9 @@ impl DataWorker {
         }
         let after = self.cut_by_policy();
         if let Some((done, before)) = self.policy_done.take() {
-            let _ = done.send(Cut { flows: after - before });
+            let _ = done.send(Cut {
+                flows: after - before,
+            });
         }
     }
 
@@ -268,5 +307,10 @@ impl DataWorker {
 
 fn selects(select: &FlowFilter, flow: &Flow, device: &DeviceState) -> bool {
     let to = (flow.key.target(), flow.key.target_port, flow.key.protocol);
-    select.matches(flow.id, &device.device.name, device.device.user.as_deref(), to)
+    select.matches(
+        flow.id,
+        &device.device.name,
+        device.device.user.as_deref(),
+        to,
+    )
 }

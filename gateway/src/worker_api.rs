@@ -180,20 +180,33 @@ impl Worker {
         key: PublicKey,
         reason: RemoveReason,
     ) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::RemoveDevice { key, reason, changed: Clock::now().mono, done })
-            .await
+        self.ask(|done| WorkerCommand::RemoveDevice {
+            key,
+            reason,
+            changed: Clock::now().mono,
+            done,
+        })
+        .await
     }
 
     /// Publishes a policy and cuts what it no longer allows.
     pub async fn set_policy(&self, policy: Arc<Policy>) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::SetPolicy { policy, changed: Clock::now().mono, done })
-            .await
+        self.ask(|done| WorkerCommand::SetPolicy {
+            policy,
+            changed: Clock::now().mono,
+            done,
+        })
+        .await
     }
 
     /// Cuts the flows that match.
     pub async fn kill_flows(&self, select: FlowFilter) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::KillFlows { select, changed: Clock::now().mono, done })
-            .await
+        self.ask(|done| WorkerCommand::KillFlows {
+            select,
+            changed: Clock::now().mono,
+            done,
+        })
+        .await
     }
 
     /// Lists at most `limit` flows that match.
@@ -217,7 +230,8 @@ impl Worker {
 
     /// Ends the worker. Without `hand_over` every live flow is cut.
     pub async fn stop(&self, hand_over: bool) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::Stop { hand_over, done }).await
+        self.ask(|done| WorkerCommand::Stop { hand_over, done })
+            .await
     }
 
     async fn ask<T>(
