@@ -202,6 +202,31 @@ fn a_late_packet_of_the_old_key_does_not_move_the_peer() {
 }
 
 #[test]
+fn a_peer_that_moves_while_we_replace_the_key_is_followed_at_once() {
+    let (mut laptop, to_gateway, mut gateway, to_laptop) = connected();
+    let now = START.after(seconds(125));
+    gateway.peers.initiate(to_laptop, &mut gateway.out, now);
+    let (_, question) = gateway.out.take().remove(0);
+    laptop.receive(gateway.at, &question, now);
+    let (_, answer) = laptop.out.take().remove(0);
+    gateway.receive(laptop.at, &answer, now);
+    // The laptop has moved: what would let it use the new key does not reach it.
+    gateway.out.take();
+    laptop.at = at("198.51.100.20:5555");
+    laptop.send(to_gateway, now).unwrap();
+    let (_, packet) = laptop.out.take().remove(0);
+    let inbound = gateway.receive(laptop.at, &packet, now);
+    assert_eq!(
+        inbound,
+        Inbound::Packet {
+            peer: to_laptop,
+            len: 60,
+            roamed: true
+        }
+    );
+}
+
+#[test]
 fn a_restarted_gateway_brings_its_laptops_back_by_itself() {
     let (mut laptop, to_gateway, _, _) = connected();
     let mut gateway = Host::new(2, GATEWAY);

@@ -97,11 +97,18 @@ impl Tunnel {
         }
     }
 
-    /// Crossed handshakes make two keys of the same age; both count as the newest.
+    /// Whether the peer has sent nothing later, as far as we have heard: a key that it has not
+    /// used yet says nothing about where it is. Crossed handshakes make two keys of the same age;
+    /// both count as the newest.
     fn is_newest(&self, session: &Session, counter: u64) -> bool {
-        let youngest = self.newest.and_then(|index| self.session(index));
         session.highest.is_none_or(|highest| counter > highest)
-            && youngest.is_none_or(|youngest| session.born + REKEY_TIMEOUT >= youngest.born)
+            && (self.newest == Some(session.index)
+                || self
+                    .home
+                    .sessions()
+                    .chain(self.spare.iter().flat_map(|spare| spare.sessions()))
+                    .filter(|other| other.highest.is_some())
+                    .all(|other| session.born + REKEY_TIMEOUT >= other.born))
     }
 
     /// Both ends have this key. Besides it, the one before goes on receiving.
