@@ -12,6 +12,7 @@ use crate::target::{HOSTS, stamped};
 use crate::world::{Check, LAPTOPS, World, gateway_address};
 use postern_engine::record::CloseReason;
 use postern_proto::keys::PrivateKey;
+use postern_proto::now::Mono;
 use postern_proto::peers::Peers;
 use postern_proto::tunnel::Settings;
 use std::net::{IpAddr, SocketAddr};
@@ -197,6 +198,7 @@ impl World {
             [198, 18, self.dice.byte(), low].into()
         };
         self.laptops[n].outer = (ip, port).into();
+        self.laptops[n].roamed = true;
         if !port_only && self.laptops[n].on {
             let sent = self.laptops[n].connect(gateway_address(), self.now)?;
             self.ship(n, sent);
@@ -205,9 +207,10 @@ impl World {
     }
 
     fn revoke(&mut self, n: usize) -> Check {
-        let hears = self.hears(n);
+        // Revoked, it cannot ask again: it must have missed nothing before.
+        let hears = self.hears(n) && !self.laptops[n].roamed && self.net.clean_since() == Mono(0);
         let mut outs = Outs::default();
-        let key = self.laptops[n].key.public();
+        let key = self.laptops[n].public;
         let cut = self.gateway.remove_device(
             &key,
             CloseReason::Revoked,
@@ -280,7 +283,7 @@ impl World {
             .kill(CloseReason::Killed, self.now, |key| *key == picked);
         self.settle(outs, expect, None, "kill")?;
         if picked.proto == Proto::Tcp
-            && self.net.clean_since() == postern_proto::now::Mono(0)
+            && self.net.clean_since() == Mono(0)
             && self.targets.holds(&picked)
         {
             return Err(format!("the target still holds {picked:?}, which was cut"));

@@ -366,7 +366,7 @@ impl World {
             return Err("devices, peers and enrolments differ".into());
         }
         for (n, _) in &self.model.devices {
-            let peer = self.gateway.peers().find(&self.laptops[*n].key.public());
+            let peer = self.gateway.peers().find(&self.laptops[*n].public);
             let Some(device) = peer.and_then(|peer| self.gateway.devices().get(peer)) else {
                 return Err(format!(
                     "laptop {n} is enrolled, and the gateway does not know it"
@@ -403,7 +403,7 @@ impl World {
         for n in self.watch.back_now(self.now.mono) {
             let peers = self.gateway.peers();
             let peer = peers
-                .find(&self.laptops[n].key.public())
+                .find(&self.laptops[n].public)
                 .and_then(|id| peers.peer(id));
             if !peer.is_some_and(|peer| peer.is_established(self.now))
                 || !self.laptops[n].is_connected(self.now)

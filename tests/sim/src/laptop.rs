@@ -24,6 +24,8 @@ const HELD_BYTES: usize = 128 * 1024;
 pub struct Laptop {
     /// Its key.
     pub key: PrivateKey,
+    /// Its public half: a curve operation, made once.
+    pub public: PublicKey,
     /// Inner addresses.
     pub addresses: Vec<IpAddr>,
     /// Where it is on the Internet.
@@ -34,6 +36,8 @@ pub struct Laptop {
     pub conns: Vec<Conn>,
     /// Keys that the gateway introduced: by index, in which run and when.
     pub known: BTreeMap<u32, (u64, Mono)>,
+    /// It has moved, and may have missed something.
+    pub roamed: bool,
     /// Times it was enrolled.
     pub enrolled: u64,
     /// Packets that its programs got.
@@ -137,12 +141,14 @@ impl Laptop {
             ))
         };
         Ok(Laptop {
+            public: key.public(),
             key,
             addresses,
             outer: ([203, 0, 113, low], 40_000 + u16::from(low)).into(),
             on: true,
             conns: Vec::new(),
             known: BTreeMap::new(),
+            roamed: false,
             enrolled: 0,
             received: 0,
             side,
@@ -272,7 +278,10 @@ impl Laptop {
     pub fn learn(&mut self, datagram: &[u8], epoch: u64, now: Mono) {
         match (introduces(datagram), datagram.first()) {
             (Some(index), Some(1)) => _ = self.learned.insert(index, (epoch, now)),
-            (Some(index), _) => _ = self.known.insert(index, (epoch, now)),
+            (Some(index), _) => {
+                self.learned.remove(&index);
+                self.known.insert(index, (epoch, now));
+            }
             (None, Some(4)) => self.known.append(&mut self.learned),
             (None, _) => {}
         }

@@ -235,8 +235,8 @@ const MISCHIEF: [Mischief; 15] = [
 /// Draws `count` steps. Hours of waiting are rationed: every two idle minutes of a tunnel that is
 /// kept alive cost a handshake.
 pub fn draw(count: usize, dice: &mut impl Dice) -> Vec<Step> {
-    let mut hours = 2;
-    let mut minutes = 8;
+    let mut hours = 1;
+    let mut minutes = 5;
     (0..count)
         .map(|_| step(dice, &mut hours, &mut minutes))
         .collect()

@@ -477,7 +477,7 @@ impl World {
             .devices()
             .get(peer)
             .map(|device| device.device.key)
-            != self.laptops.get(laptop).map(|laptop| laptop.key.public())
+            != self.laptops.get(laptop).map(|laptop| laptop.public)
         {
             return Err(format!(
                 "from a target: passed on to somebody else than laptop {laptop}"
@@ -550,7 +550,7 @@ impl World {
     /// Since when the gateway has its present key for a laptop.
     fn key_since(&self, n: usize) -> Option<Mono> {
         let peers = self.gateway.peers();
-        let peer = peers.peer(peers.find(&self.laptops[n].key.public())?)?;
+        let peer = peers.peer(peers.find(&self.laptops[n].public)?)?;
         peer.last_handshake()
             .filter(|_| peer.is_established(self.now))
             .map(|last| last.mono)
@@ -607,7 +607,7 @@ impl World {
     pub(crate) fn endpoint(&self, n: Option<usize>) -> Option<Endpoint> {
         let peers = self.gateway.peers();
         peers
-            .peer(peers.find(&self.laptops.get(n?)?.key.public())?)?
+            .peer(peers.find(&self.laptops.get(n?)?.public)?)?
             .endpoint()
     }
 
@@ -670,7 +670,7 @@ impl World {
             name: device.subject.device.clone(),
             user: device.subject.user.clone(),
             groups: device.subject.groups.clone(),
-            key: self.laptops[n].key.public(),
+            key: self.laptops[n].public,
             addresses: device.addresses.clone(),
         };
         let mut outs = Outs::default();
@@ -720,7 +720,7 @@ fn settings(boot: u64, seed: u64) -> Settings {
 }
 
 fn laptop(n: usize, key: PrivateKey, gateway: &PublicKey, dice: &mut Seeded) -> Check<Laptop> {
-    let keepalive = dice.one_in(12).then(|| Duration::from_secs(25));
+    let keepalive = dice.one_in(24).then(|| Duration::from_secs(25));
     Laptop::new(
         n,
         key,
