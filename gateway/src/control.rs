@@ -25,7 +25,7 @@ use std::time::Duration;
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often endpoints and handshakes are stored.
-const REMEMBER_EVERY: Duration = Duration::from_secs(10);
+const REMEMBER_EVERY: Duration = Duration::from_secs(2);
 
 /// The control plane of one running gateway.
 #[derive(Debug)]
