@@ -16,6 +16,7 @@
 //! | [`metrics`] | Prometheus and health |
 //! | [`profile`] | what a device is given |
 //! | [`cli`] | the verbs |
+#![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod api;
