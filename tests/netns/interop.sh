@@ -7,7 +7,16 @@ world_up
 services_up
 gateway_up
 
-step "the gateway's wg-quick profile on a stock client"
+step "wg-quick up with the gateway's profile and a pre-shared key, as its user would"
+device_add erin-phone erin@example.com admins --format wg-quick --preshared-key --out "$W/erin.conf" >>"$W/log/enrol.log" 2>&1
+quick() { in_ns stock env WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go wg-quick "$1" "$W/erin.conf"; }
+assert_ok "wg-quick up" quick up
+assert_ok "kubectl" kubectl_in stock get pods
+assert_probe stock refused 1000 tcp $KUBE 8080
+wait_record "kubectl by the stock peer" '.device == "erin-phone" and .rule == "kubectl to the API server"'
+assert_ok "wg-quick down" quick down
+
+step "wireguard-go and wg with the gateway's profile"
 stock_client stock carol-phone carol@example.com admins
 assert_eq "the mode of the profile, which holds a key" 600 "$(stat -c %a "$W/host/stock/wg-quick.conf")"
 assert_ok "kubectl over the stock tunnel" kubectl_in stock get pods
