@@ -1,7 +1,7 @@
 //! What was seen against what had to be: after each input, after each step, at the end.
 
 use crate::model::{Expect, Note};
-use crate::net::Datagram;
+use crate::net::{Datagram, receiver};
 use crate::packet::{self, Key, Packet, Proto, RST, What};
 use crate::world::{Check, World};
 use postern_engine::denials::WINDOWS;
@@ -48,6 +48,8 @@ pub struct Watch {
     open: BTreeSet<u64>,
     denied: BTreeMap<&'static str, u64>,
     taken: BTreeSet<u64>,
+    /// By laptop: the newest datagram that the gateway took, and the key that it names.
+    newest: BTreeMap<usize, (u64, Option<u32>)>,
     to_tell: BTreeMap<(usize, Key), Mono>,
     answers: BTreeMap<(usize, u64), u64>,
     back_by: Vec<(usize, Mono)>,
@@ -68,6 +70,7 @@ impl Watch {
             open: BTreeSet::new(),
             denied: BTreeMap::new(),
             taken: BTreeSet::new(),
+            newest: BTreeMap::new(),
             to_tell: BTreeMap::new(),
             answers: BTreeMap::new(),
             back_by: Vec::new(),
@@ -121,6 +124,19 @@ impl Watch {
             !self.taken.insert(datagram.id)
         } else {
             self.taken.contains(&datagram.id)
+        }
+    }
+
+    /// Whether the gateway has taken a newer datagram of this laptop under the same key; remembers
+    /// this one if not.
+    pub fn is_late(&mut self, laptop: usize, datagram: &Datagram) -> bool {
+        let this = (datagram.id, receiver(&datagram.bytes));
+        match self.newest.get(&laptop) {
+            Some((id, _)) if *id > this.0 => self.newest[&laptop].1 == this.1,
+            Some(_) | None => {
+                self.newest.insert(laptop, this);
+                false
+            }
         }
     }
 
@@ -365,7 +381,7 @@ impl World {
         {
             return Err("devices, peers and enrolments differ".into());
         }
-        for (n, _) in &self.model.devices {
+        for n in self.model.devices.keys() {
             let peer = self.gateway.peers().find(&self.laptops[*n].public);
             let Some(device) = peer.and_then(|peer| self.gateway.devices().get(peer)) else {
                 return Err(format!(
@@ -434,7 +450,11 @@ fn cut_notice(packet: &Packet, to_target: bool) -> Option<Key> {
                 target,
             })
         }
-        _ => None,
+        What::Tcp(_)
+        | What::Udp { .. }
+        | What::Echo { .. }
+        | What::Control(_)
+        | What::Broken(_) => None,
     }
 }
 

@@ -273,10 +273,7 @@ impl Model {
             }
             (_, Some(key)) => key,
         };
-        let segment = match packet.what {
-            What::Tcp(segment) => Some(segment),
-            _ => None,
-        };
+        let segment = packet.segment();
         let opens = segment.is_some_and(|segment| segment.opens());
         let Some(flow) = self.flows.get(&key) else {
             return self.new_flow(laptop, key, packet, segment, now, expect);
@@ -394,10 +391,7 @@ impl Model {
             }
             (_, Some(key)) => key,
         };
-        let segment = match packet.what {
-            What::Tcp(segment) => Some(segment),
-            _ => None,
-        };
+        let segment = packet.segment();
         if !self.flows.contains_key(&key) {
             let Some(laptop) = self.may_resume(key, segment, now) else {
                 return expect.drop_many(DropReason::Unsolicited, segments);

@@ -105,6 +105,21 @@ pub struct Segment {
     pub payload: u32,
 }
 
+impl Packet {
+    /// The TCP header, if it is TCP.
+    #[must_use]
+    pub fn segment(&self) -> Option<Segment> {
+        match self.what {
+            What::Tcp(segment) => Some(segment),
+            What::Udp { .. }
+            | What::Echo { .. }
+            | What::Error { .. }
+            | What::Control(_)
+            | What::Broken(_) => None,
+        }
+    }
+}
+
 impl Segment {
     /// All of these flags are set.
     #[must_use]

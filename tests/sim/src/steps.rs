@@ -328,7 +328,7 @@ fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
         95..=96 => Step::Unasked {
             laptop,
             host,
-            what: dice.small(5),
+            what: dice.small(8),
         },
         97 => Step::Log {
             writable: !dice.one_in(3),

@@ -28,9 +28,9 @@ pub type Check<T = ()> = Result<T, String>;
 pub const LAPTOPS: usize = 4;
 /// Small, so that they are reached.
 const LIMITS: Limits = Limits {
-    flows: 24,
-    flows_per_device: 12,
-    half_open_per_device: 5,
+    flows: 9,
+    flows_per_device: 5,
+    half_open_per_device: 3,
 };
 /// Turns at one moment after which the gateway is taken to spin.
 const SPIN: u32 = 5000;
@@ -388,6 +388,11 @@ impl World {
                     self.epoch(n)
                 ));
             }
+            if self.watch.is_late(n, &datagram) && before != after {
+                return Err(format!(
+                    "roaming: a late datagram moved laptop {n} to {after:?}"
+                ));
+            }
             let proved = !matches!(packet.what, What::Broken(_));
             if proved
                 && self.net.clean_since() == Mono(0)
@@ -444,6 +449,11 @@ impl World {
             Vec::new(),
             "from a stranger",
         )
+    }
+
+    /// One packet of a target, at once.
+    pub(crate) fn gateway_gets(&mut self, packet: &Packet) -> Check {
+        self.target_sends(std::slice::from_ref(packet))
     }
 
     fn target_sends(&mut self, packets: &[Packet]) -> Check {
@@ -541,7 +551,7 @@ impl World {
         for packet in to_targets {
             let answers = self.targets.receive(&packet, self.ordered_from)?;
             for answer in answers {
-                self.from_target(vec![answer]);
+                self.target_speaks(vec![answer]);
             }
         }
         Ok(())
@@ -571,7 +581,7 @@ impl World {
     }
 
     /// Lets a packet (or several as one) of a target travel to the gateway.
-    pub(crate) fn from_target(&mut self, packets: Vec<Packet>) {
+    pub(crate) fn target_speaks(&mut self, packets: Vec<Packet>) {
         let at = self.now.mono + Duration::from_micros(200 + self.dice.roll(800));
         let at = at.max(self.watch.last_from_target);
         self.watch.last_from_target = at;
