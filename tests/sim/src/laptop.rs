@@ -215,6 +215,7 @@ impl Laptop {
                 Outcome::Passed => self.attach(outs, Some(packet)),
                 Outcome::Held => {
                     self.hold(packet);
+                    self.same_held(now)?;
                     self.attach(outs, None)
                 }
                 Outcome::Consumed | Outcome::Dropped(_) => self.attach(outs, None),
@@ -367,6 +368,18 @@ impl Laptop {
             return Ok(Vec::new());
         };
         Ok(conn.receive(&segment).into_iter().collect())
+    }
+
+    /// The client holds what it said it would.
+    fn same_held(&self, now: Now) -> Result<(), String> {
+        match &self.side {
+            Side::Postern(client) if client.status(now).held != self.held.len() => Err(format!(
+                "the client holds {} packets, expected {}",
+                client.status(now).held,
+                self.held.len()
+            )),
+            Side::Postern(_) | Side::Stock(..) => Ok(()),
+        }
     }
 
     fn hold(&mut self, packet: Packet) {
