@@ -115,7 +115,7 @@ impl World {
                 }
             })
             .collect();
-        let mut world = World {
+        World {
             gateway,
             laptops,
             now,
@@ -123,14 +123,7 @@ impl World {
             captured: Vec::new(),
             attempts: 0,
             records: 0,
-        };
-        for n in 0..2 {
-            let mut outs = Outs::default();
-            let laptop = &mut world.laptops[n];
-            laptop.peers.initiate(laptop.gateway, &mut outs, now);
-            world.deliver(n, outs);
         }
-        world
     }
 
     fn turn(&mut self, dice: &mut Bytes<'_>) {
@@ -228,6 +221,15 @@ impl World {
 
     fn seal(&mut self, n: usize, inner: &[u8]) {
         let mut outs = Outs::default();
+        let laptop = &mut self.laptops[n];
+        let connected = laptop
+            .peers
+            .iter()
+            .all(|peer| peer.is_established(self.now));
+        if !connected {
+            laptop.peers.initiate(laptop.gateway, &mut outs, self.now);
+            self.deliver(n, std::mem::take(&mut outs));
+        }
         let laptop = &mut self.laptops[n];
         let _ = laptop
             .peers

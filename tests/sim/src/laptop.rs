@@ -2,7 +2,7 @@
 
 use crate::model::key_of;
 use crate::net::{Outs, carries_packet, introduces};
-use crate::packet::{self, ACK, FIN, Key, PSH, Packet, Proto, RST, SYN, Segment, Socket, What};
+use crate::packet::{self, ACK, FIN, Key, PSH, Packet, Proto, RST, Socket, What};
 use crate::target::{read_stamp, stamped};
 use postern_client::state::{Client, Config, Outcome};
 use postern_proto::keys::{PrivateKey, PublicKey};
@@ -13,6 +13,11 @@ use postern_proto::tunnel::Settings;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+mod conn;
+
+use conn::syn;
+pub use conn::{Conn, ConnState};
 
 /// Inner MTU of every tunnel here.
 pub const MTU: u16 = 1420;
@@ -48,30 +53,6 @@ pub struct Laptop {
     held: VecDeque<Packet>,
     stamps: BTreeMap<Key, u64>,
     next_port: u16,
-}
-
-/// A TCP connection as the laptop sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Conn {
-    /// Its flow.
-    pub key: Key,
-    /// How far it is.
-    pub state: ConnState,
-    next_out: u32,
-    next_in: u32,
-}
-
-/// How far a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnState {
-    /// The SYN went out.
-    Opening,
-    /// The target answered.
-    Open,
-    /// This end has said FIN.
-    Closing,
-    /// Refused or reset.
-    Reset,
 }
 
 #[derive(Debug)]
@@ -451,59 +432,4 @@ impl Laptop {
     }
 }
 
-impl Conn {
-    fn receive(&mut self, segment: &Segment) -> Option<Packet> {
-        let exact = match self.state {
-            ConnState::Opening => segment.has(ACK) && segment.ack == self.next_out,
-            ConnState::Open | ConnState::Closing => segment.seq == self.next_in,
-            ConnState::Reset => return None,
-        };
-        if segment.has(RST) {
-            if exact {
-                self.state = ConnState::Reset;
-                return None;
-            }
-            // RFC 5961: a near miss is challenged.
-            return (self.state != ConnState::Opening).then(|| self.segment(ACK, &[]));
-        }
-        if self.state == ConnState::Opening {
-            if !segment.has(SYN | ACK) || !exact {
-                return None;
-            }
-            self.state = ConnState::Open;
-            self.next_in = segment.next();
-            return Some(self.segment(ACK, &[]));
-        }
-        if segment.next().wrapping_sub(self.next_in) < 1 << 31 {
-            self.next_in = segment.next();
-        }
-        segment.has(FIN).then(|| self.segment(ACK, &[]))
-    }
-
-    fn segment(&self, flags: u8, payload: &[u8]) -> Packet {
-        let (from, to) = (self.key.client, self.key.target);
-        let segment = Segment {
-            from: from.1,
-            to: to.1,
-            flags,
-            seq: self.next_out,
-            ack: self.next_in,
-            payload: 0,
-        };
-        packet::tcp(from.0, to.0, segment, payload, None)
-    }
-}
-
 const INCLUDE: [&str; 2] = ["192.0.2.0/24", "2001:db8::/32"];
-
-fn syn(key: &Key, seq: u32) -> Packet {
-    let segment = Segment {
-        from: key.client.1,
-        to: key.target.1,
-        flags: SYN,
-        seq,
-        ack: 0,
-        payload: 0,
-    };
-    packet::tcp(key.client.0, key.target.0, segment, &[], Some(8960))
-}

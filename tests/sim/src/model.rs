@@ -1,7 +1,7 @@
 //! The oracle: what the gateway must do with each packet, written as naively as possible. A map
 //! of flows, a scan over rules, and the numbers of the specification; no index, no laziness.
 
-use crate::packet::{ACK, FIN, Key, Packet, Proto, RST, SYN, Segment, Socket, What};
+use crate::packet::{Key, Packet, Proto, RST, Segment, Socket, What};
 use crate::policy::Rules;
 use postern_engine::policy::Subject;
 use postern_engine::record::CloseReason;
@@ -11,6 +11,11 @@ use postern_proto::now::{Mono, Now};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
+
+mod packets;
+mod track;
+
+use track::{State, Track};
 
 /// What the gateway knows of the world, as the oracle sees it.
 #[derive(Debug)]
@@ -61,24 +66,6 @@ pub struct Flow {
     tcp: Option<Track>,
     last: Mono,
     judged: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    SynSent,
-    SynReceived,
-    Established,
-    HalfClosed,
-    Closed,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Track {
-    state: State,
-    next_out: u32,
-    next_in: Option<u32>,
-    fins: (bool, bool),
-    reset: bool,
 }
 
 /// What must come of one input.
@@ -225,222 +212,6 @@ impl Model {
             .map(|(key, flow)| flow.deadline(key))
             .min()
             .unwrap_or(Mono::NEVER)
-    }
-
-    /// A packet that a laptop's key decrypted.
-    pub fn from_device(&mut self, laptop: usize, packet: &Packet, now: Now) -> Expect {
-        let mut expect = Expect::default();
-        if let What::Broken(reason) = packet.what {
-            return expect.drop(reason);
-        }
-        let key = key_of(packet, true);
-        let owns = self
-            .devices
-            .get(&laptop)
-            .is_some_and(|device| device.addresses.contains(&packet.from));
-        if !owns {
-            if key.is_some() {
-                self.deny(DropReason::SpoofedSource);
-            }
-            return expect.drop(DropReason::SpoofedSource);
-        }
-        let key = match (packet.what, key) {
-            (What::Control(true), _) => {
-                self.control += 1;
-                return expect;
-            }
-            (What::Control(false), _) => return expect.drop(DropReason::BadControl),
-            (What::Error { proto, from, to }, _) => {
-                let key = Key {
-                    proto,
-                    client: to,
-                    target: from,
-                };
-                let about_it = from.0 == packet.to && to.0 == packet.from && proto != Proto::Icmp;
-                if !about_it || !self.is_live(&key) {
-                    return expect.drop(DropReason::OtherIcmp);
-                }
-                if !self.still_allowed(key) {
-                    self.cut(key, CloseReason::Policy, now, &mut expect);
-                    return expect.drop(DropReason::Policy);
-                }
-                self.count(key, packet, true, 1, now);
-                expect.forward = true;
-                return expect;
-            }
-            (What::Echo { request: false, .. }, _) | (_, None) => {
-                return expect.drop(DropReason::OtherIcmp);
-            }
-            (_, Some(key)) => key,
-        };
-        let segment = packet.segment();
-        let opens = segment.is_some_and(|segment| segment.opens());
-        let Some(flow) = self.flows.get(&key) else {
-            return self.new_flow(laptop, key, packet, segment, now, expect);
-        };
-        if flow.cut.is_some() {
-            if !opens && segment.is_some() {
-                expect.answer(laptop, key, segment);
-                return expect.drop(DropReason::Cut);
-            }
-            self.flows.remove(&key);
-            return self.new_flow(laptop, key, packet, segment, now, expect);
-        }
-        if opens && flow.tcp.is_some_and(|tcp| tcp.state == State::Closed) {
-            self.close(key, CloseReason::Fin, &mut expect);
-            return self.new_flow(laptop, key, packet, segment, now, expect);
-        }
-        if !self.still_allowed(key) {
-            self.cut(key, CloseReason::Policy, now, &mut expect);
-            expect.answer(laptop, key, segment);
-            return expect.drop(DropReason::Policy);
-        }
-        self.count(key, packet, true, 1, now);
-        self.follow(key, segment, true, &mut expect);
-        expect.forward = true;
-        expect
-    }
-
-    fn new_flow(
-        &mut self,
-        laptop: usize,
-        key: Key,
-        packet: &Packet,
-        segment: Option<Segment>,
-        now: Now,
-        mut expect: Expect,
-    ) -> Expect {
-        let resumes = segment.is_some_and(|segment| !segment.opens());
-        if resumes
-            && (segment.is_some_and(|segment| segment.has(RST)) || now.mono > self.resume_until)
-        {
-            expect.answer(laptop, key, segment);
-            return expect.drop(DropReason::NoFlow);
-        }
-        let obstacle = self.obstacle(laptop, &key, segment.is_some_and(|segment| segment.opens()));
-        if let Some(reason) = obstacle {
-            let reason = if resumes && reason == DropReason::Policy {
-                DropReason::NoFlow
-            } else {
-                reason
-            };
-            self.deny(reason);
-            expect.answer(laptop, key, segment);
-            return expect.drop(reason);
-        }
-        self.open(
-            laptop,
-            key,
-            segment.map(Track::from_device),
-            resumes,
-            now,
-            &mut expect,
-        );
-        self.count(key, packet, true, 1, now);
-        expect.forward = true;
-        expect
-    }
-
-    /// A packet (or `segments` of them in one) from a target. `reaches`: there is a key for a
-    /// laptop.
-    pub fn from_target(
-        &mut self,
-        packet: &Packet,
-        segments: u64,
-        now: Now,
-        reaches: impl Fn(usize) -> bool,
-    ) -> Expect {
-        let mut expect = Expect::default();
-        if let What::Error { proto, from, to } = packet.what {
-            let key = Key {
-                proto,
-                client: from,
-                target: to,
-            };
-            if from.0 != packet.to || !self.is_live(&key) {
-                return expect.drop_many(DropReason::Unsolicited, segments);
-            }
-            if !self.still_allowed(key) {
-                self.cut(key, CloseReason::Policy, now, &mut expect);
-                return expect.drop_many(DropReason::Policy, segments);
-            }
-            if !self
-                .flows
-                .get(&key)
-                .is_some_and(|flow| reaches(flow.device))
-            {
-                return expect.drop_many(DropReason::NoSession, segments);
-            }
-            self.count(key, packet, false, 1, now);
-            if let Some(flow) = self.flows.get(&key) {
-                expect.to = Some(flow.device);
-                let nobody_there = match flow.tcp {
-                    Some(tcp) => tcp.state == State::SynSent,
-                    None => flow.back.0 == 1,
-                };
-                if nobody_there {
-                    self.close(key, CloseReason::Error, &mut expect);
-                }
-            }
-            expect.forward = true;
-            return expect;
-        }
-        let key = match (packet.what, key_of(packet, false)) {
-            (What::Echo { request: true, .. }, _) | (_, None) => {
-                return expect.drop_many(DropReason::Unsolicited, segments);
-            }
-            (_, Some(key)) => key,
-        };
-        let segment = packet.segment();
-        if !self.flows.contains_key(&key) {
-            let Some(laptop) = self.may_resume(key, segment, now) else {
-                return expect.drop_many(DropReason::Unsolicited, segments);
-            };
-            if !reaches(laptop) {
-                return expect.drop_many(DropReason::NoSession, segments);
-            }
-            let track = segment.map(Track::from_target);
-            self.open(laptop, key, track, true, now, &mut expect);
-        }
-        let Some(flow) = self.flows.get(&key) else {
-            return expect;
-        };
-        let device = flow.device;
-        if flow.cut.is_some() {
-            if segment.is_some_and(|segment| !segment.has(RST)) {
-                expect.target_told.push(key);
-            }
-            return expect.drop_many(DropReason::Cut, segments);
-        }
-        if !self.still_allowed(key) {
-            self.cut(key, CloseReason::Policy, now, &mut expect);
-            if segment.is_none_or(|segment| !segment.has(RST)) && key.proto != Proto::Icmp {
-                expect.target_told.push(key);
-            }
-            return expect.drop_many(DropReason::Policy, segments);
-        }
-        if !reaches(device) {
-            return expect.drop_many(DropReason::NoSession, segments);
-        }
-        self.count(key, packet, false, segments, now);
-        self.follow(key, segment, false, &mut expect);
-        expect.forward = true;
-        expect.to = Some(device);
-        expect
-    }
-
-    /// The laptop that holds a connection of which a target speaks in the middle.
-    fn may_resume(&self, key: Key, segment: Option<Segment>, now: Now) -> Option<usize> {
-        let middle = segment
-            .is_some_and(|segment| segment.has(ACK) && !segment.has(SYN) && !segment.has(RST));
-        let owner = self
-            .devices
-            .iter()
-            .find(|(_, device)| device.addresses.contains(&key.client.0))?;
-        let may = middle
-            && now.mono <= self.resume_until
-            && self.obstacle(*owner.0, &key, false).is_none();
-        may.then_some(*owner.0)
     }
 
     /// A newcomer took the place of the flow that was cut first. Of several cut at one moment the
@@ -645,79 +416,6 @@ impl Flow {
     }
 }
 
-impl Track {
-    fn from_device(segment: Segment) -> Track {
-        let state = match (segment.opens(), segment.has(FIN)) {
-            (true, _) => State::SynSent,
-            (false, true) => State::HalfClosed,
-            (false, false) => State::Established,
-        };
-        Track {
-            state,
-            next_out: segment.next(),
-            next_in: segment.has(ACK).then_some(segment.ack),
-            fins: (segment.has(FIN), false),
-            reset: false,
-        }
-    }
-
-    fn from_target(segment: Segment) -> Track {
-        Track {
-            state: State::Established,
-            next_out: segment.ack,
-            next_in: Some(segment.next()),
-            fins: (false, false),
-            reset: false,
-        }
-    }
-
-    fn sent(&mut self, segment: &Segment) {
-        if segment.has(RST) {
-            self.reset = near(segment.seq, self.next_out);
-            return;
-        }
-        if segment.opens() && self.state == State::SynSent {
-            self.next_out = segment.next();
-            return;
-        }
-        self.next_out = later(self.next_out, segment.next());
-        if self.state == State::SynReceived && segment.has(ACK) {
-            self.state = State::Established;
-        }
-        self.fins.0 |= segment.has(FIN);
-        self.close();
-    }
-
-    fn answered(&mut self, segment: &Segment) {
-        if segment.has(RST) {
-            self.reset = match self.next_in {
-                Some(next) => near(segment.seq, next),
-                None => segment.has(ACK) && segment.ack == self.next_out,
-            };
-            return;
-        }
-        if segment.has(SYN) && self.state <= State::SynReceived {
-            self.state = State::SynReceived;
-            self.next_in = Some(segment.next());
-            return;
-        }
-        self.next_in = Some(
-            self.next_in
-                .map_or(segment.next(), |next| later(next, segment.next())),
-        );
-        self.fins.1 |= segment.has(FIN);
-        self.close();
-    }
-
-    fn close(&mut self) {
-        self.state = match self.fins {
-            (true, true) => State::Closed,
-            (false, false) => return,
-            (true, false) | (false, true) => self.state.max(State::HalfClosed),
-        };
-    }
-}
-
 impl Expect {
     fn drop(self, reason: DropReason) -> Expect {
         self.drop_many(reason, 1)
@@ -753,12 +451,4 @@ pub fn key_of(packet: &Packet, from_device: bool) -> Option<Key> {
         client,
         target,
     })
-}
-
-fn later(a: u32, b: u32) -> u32 {
-    if b.wrapping_sub(a) < 1 << 31 { b } else { a }
-}
-
-fn near(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).min(b.wrapping_sub(a)) <= 1 << 20
 }
