@@ -6,7 +6,7 @@
 //! | [`packet`] | one inner packet | what is accepted reads as a kernel would read it; answers are valid |
 //! | [`wireguard`] | datagrams, true and forged, and inner packets | nothing passes that no rule allows |
 //! | [`policy`] | a policy file | refused with words, or judged the same by `judge` and `explain` |
-//! | [`control`] | a control message | refused, or read back as it was written |
+//! | [`control()`] | a control message | refused, or read back as it was written |
 //! | [`world`] | steps of the simulated world | the gateway agrees with the oracle |
 #![forbid(unsafe_code)]
 
