@@ -386,7 +386,10 @@ impl Laptop {
             (None, Side::Postern(_)) if count == 0 => VecDeque::new(),
             (None, Side::Postern(_)) => {
                 let mut flushed = std::mem::take(&mut self.held);
-                flushed.push_front(self.greeting());
+                // A key that was there all along may become the one in use again: no greeting.
+                if flushed.len() != count {
+                    flushed.push_front(self.greeting());
+                }
                 flushed
             }
         };
