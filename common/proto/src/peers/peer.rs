@@ -7,7 +7,7 @@ use crate::now::{Mono, Now};
 use crate::outbox::{Endpoint, Outbox};
 use crate::tunnel::{CONTROL_ROOM, Message, Opened, Tick, Traffic, Tunnel};
 
-/// One peer as [`Peers`] sees it.
+/// One peer as [`super::Peers`] sees it.
 #[derive(Debug)]
 pub struct Peer {
     pub(super) id: PeerId,
