@@ -191,8 +191,9 @@ pool_v6: {pool}/64
 # route. (live, for profiles printed from then on)
 # include: [192.0.2.10, 192.0.2.0/24]
 
-# Keeps the path open through NAT while nothing is sent: `25s`, or `off`. (live, as above)
-# keepalive: off
+# Keeps the path open through NAT while nothing is sent, so that a laptop can be told at once that a
+# flow was cut: a pause, or `off`. (live, as above)
+# keepalive: 25s
 
 # Everything below needs a restart.
 

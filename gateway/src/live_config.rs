@@ -106,14 +106,14 @@ mod tests {
         let path = folder.path("gateway.yaml");
         std::fs::write(&path, LEAST).expect("written");
         let live = LiveConfig::new(Config::load(&path).expect("good"));
-        std::fs::write(&path, format!("{LEAST}keepalive: 25s\nmtu: 1300\n")).expect("written");
+        std::fs::write(&path, format!("{LEAST}keepalive: off\nmtu: 1300\n")).expect("written");
         live.reload();
-        assert_eq!((live.get().keepalive, live.get().mtu), (Some(25), 1420));
+        assert_eq!((live.get().keepalive, live.get().mtu), (None, 1420));
         assert_eq!(live.file_state().needs_restart, ["mtu"]);
 
         std::fs::write(&path, "keepalive: never ever\n").expect("written");
         live.reload();
-        assert_eq!(live.get().keepalive, Some(25), "a bad file changes nothing");
+        assert_eq!(live.get().keepalive, None, "a bad file changes nothing");
         assert_eq!(
             live.file_state().errors.len(),
             2,
@@ -124,6 +124,6 @@ mod tests {
         std::fs::write(&path, LEAST).expect("written");
         live.reload();
         assert_eq!(*live.file_state(), FileState::default());
-        assert_eq!(live.get().keepalive, None);
+        assert_eq!(live.get().keepalive, Some(25));
     }
 }

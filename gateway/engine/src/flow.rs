@@ -32,7 +32,8 @@ pub const UNANSWERED: Duration = Duration::from_secs(30);
 pub const UDP_IDLE: Duration = Duration::from_secs(120);
 /// ICMP echo with an answer (RFC 5508, REQ-1: at least 60 s).
 pub const ICMP_IDLE: Duration = Duration::from_secs(60);
-/// A cut flow is remembered so that late segments of either end are answered with a reset.
+/// A cut flow is remembered at least so long, so that late segments of either end are answered
+/// with a reset.
 pub const CUT_MEMORY: Duration = Duration::from_secs(60);
 
 /// A place in the table. Reused; the generation tells the tenants apart.
@@ -77,7 +78,7 @@ pub struct Flow {
     pub tcp: Option<TcpTrack>,
     /// Taken up in the middle after a restart.
     pub resumed: bool,
-    /// Cut at this time: its record is written, its packets are refused.
+    /// Cut, and remembered until then: its record is written, its packets are refused.
     pub cut: Option<Mono>,
 }
 
@@ -85,8 +86,8 @@ impl Flow {
     /// When it is over if nothing more happens.
     #[must_use]
     pub fn deadline(&self) -> Mono {
-        if let Some(cut) = self.cut {
-            return cut + CUT_MEMORY;
+        if let Some(until) = self.cut {
+            return until;
         }
         self.last.mono + self.patience()
     }

@@ -22,7 +22,7 @@ pub use rejudge::Cut;
 
 use crate::counters::Counters;
 use crate::denials::Denials;
-use crate::flow::{Flow, FlowTable, TCP_IDLE};
+use crate::flow::{Flow, FlowTable, Slot, TCP_IDLE};
 use crate::identity::{Device, DeviceState, Devices};
 use crate::policy::{Policy, PolicyHash};
 use crate::record::{CloseReason, Record};
@@ -33,6 +33,7 @@ use postern_proto::outbox::{Endpoint, Outbox};
 use postern_proto::peers::{AddError, PeerId, Peers};
 use postern_proto::reply::REPLY_ROOM;
 use postern_proto::tunnel::Settings as Tunnel;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Flows judged again or closed in one go: well under a millisecond, so that a large table never
@@ -52,6 +53,8 @@ pub struct Gateway {
     generation: u64,
     policy_generation: u64,
     sweep: Option<rejudge::Sweep>,
+    /// Cut flows whose device had no session, and is being asked for one: each flow once.
+    untold: BTreeMap<PeerId, Vec<Slot>>,
     /// Until then, segments without a flow may resume one: the gateway was restarted under them.
     resume_until: Mono,
     log_writable: bool,
@@ -78,6 +81,7 @@ impl Gateway {
             generation: 1,
             policy_generation: 1,
             sweep: None,
+            untold: BTreeMap::new(),
             resume_until: now.mono + TCP_IDLE,
             log_writable: true,
             log: log::Log::new(settings.name.clone(), settings.boot.clone()),
@@ -130,6 +134,7 @@ impl Gateway {
         let peer = self.peers.find(key)?;
         let cut = self.cut_where(reason, changed, out, now, |flow, _| flow.peer == peer);
         self.forget_flows_of(peer);
+        self.untold.remove(&peer);
         self.peers.remove(peer);
         self.devices.remove(peer);
         Some(cut)

@@ -323,8 +323,13 @@ fn parsed<T: Default + PartialEq>(
     default
 }
 
+/// Seconds. A laptop behind NAT can only be told that a flow was cut while the path to it is open.
+const KEEPALIVE: u16 = 25;
+
 fn keepalive(p: &mut Vec<Problem>, raw: Field<String>) -> Option<u16> {
-    let raw = raw?;
+    let Some(raw) = raw else {
+        return Some(KEEPALIVE);
+    };
     if raw.value == "off" {
         return None;
     }

@@ -144,13 +144,13 @@ fn the_include_list_takes_no_part_of_the_pool() {
 fn changes_say_what_needs_a_restart() {
     let old = good(LEAST);
     let new = good(&format!(
-        "{LEAST}endpoint: gw:1\nkeepalive: 25s\nlisten_port: 1000\nmtu: 1300\n"
+        "{LEAST}endpoint: gw:1\nkeepalive: 30s\nlisten_port: 1000\nmtu: 1300\n"
     ));
     let changes = old.changes(&new);
     assert_eq!(changes.live, ["endpoint", "keepalive"]);
     assert_eq!(changes.restart, ["mtu", "listen_port"]);
     let merged = old.with_live_fields(&new);
-    assert_eq!((merged.keepalive, merged.listen_port), (Some(25), 51820));
+    assert_eq!((merged.keepalive, merged.listen_port), (Some(30), 51820));
     assert_eq!(old.changes(&old), Changes::default());
 }
 

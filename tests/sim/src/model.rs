@@ -59,6 +59,8 @@ pub struct Flow {
     pub device: usize,
     /// Cut then.
     pub cut: Option<Mono>,
+    /// A cut flow is not forgotten before.
+    remembered: Mono,
     /// Packets and bytes from the device.
     pub out: (u64, u64),
     /// Packets and bytes from the target.
@@ -315,6 +317,7 @@ impl Model {
         let flow = Flow {
             device: laptop,
             cut: None,
+            remembered: now.mono,
             out: (0, 0),
             back: (0, 0),
             tcp,
@@ -343,6 +346,10 @@ impl Model {
     fn cut(&mut self, key: Key, reason: CloseReason, now: Now, expect: &mut Expect) {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.cut = Some(now.mono);
+            flow.remembered = match key.proto {
+                Proto::Tcp => (now.mono + CUT_MEMORY).max(self.resume_until),
+                Proto::Udp | Proto::Icmp => now.mono + CUT_MEMORY,
+            };
             expect.records.push(Note::Closed {
                 key,
                 reason,
@@ -393,7 +400,7 @@ impl Model {
 impl Flow {
     fn deadline(&self, key: &Key) -> Mono {
         let seconds = match (self.cut, self.tcp.map(|tcp| tcp.state), key.proto) {
-            (Some(cut), _, _) => return cut + CUT_MEMORY,
+            (Some(_), _, _) => return self.remembered,
             (None, Some(State::SynSent), _) => 35,
             (None, Some(State::SynReceived | State::HalfClosed), _) => 240,
             (None, Some(State::Established), _) => 7440,

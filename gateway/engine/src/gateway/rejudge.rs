@@ -4,7 +4,7 @@
 
 use super::judge::tuple;
 use super::{Gateway, SLICE};
-use crate::flow::{Flow, Slot};
+use crate::flow::{CUT_MEMORY, Flow, Slot};
 use crate::identity::DeviceState;
 use crate::policy::Policy;
 use crate::record::CloseReason;
@@ -14,6 +14,7 @@ use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::Outbox;
 use postern_proto::peers::PeerId;
 use postern_proto::reply::{self, REPLY_ROOM};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a command cut at once; a sweep goes on after it.
@@ -163,7 +164,12 @@ impl Gateway {
         let Some(flow) = self.flows.get_mut(slot) else {
             return;
         };
-        flow.cut = Some(now.mono);
+        // While segments may resume flows, one that was cut must not be forgotten and resumed.
+        let memory = now.mono + CUT_MEMORY;
+        flow.cut = Some(match flow.key.protocol {
+            Protocol::Tcp => memory.max(self.resume_until),
+            Protocol::Udp | Protocol::Icmp => memory,
+        });
         self.flows.remember_cut(slot);
         let Some(flow) = self.flows.get(slot) else {
             return;
@@ -177,22 +183,12 @@ impl Gateway {
         let rule = self.write_cut_record(slot, reason, now);
         self.flows.hasten(slot);
 
-        let mut answer = [0; REPLY_ROOM];
-        let client = (key.client(), key.client_port);
-        let target = (key.target(), key.target_port);
-        let to_client = match tcp {
-            // With both numbers it is good in every state of the device, also while the SYN-ACK
-            // that the gateway has seen is lost on its way (RFC 9293, section 3.10.7.3).
-            Some(tcp) => {
-                let (next_in, next_out) = (tcp.next_in.unwrap_or(0), tcp.next_out);
-                reply::tcp_reset(target, client, next_in, Some(next_out), &mut answer)
-            }
-            None => reply::prohibit_flow(&key, false, &mut answer),
-        };
-        if let Some(len) = to_client {
-            // Without a session the device learns it from the answer to its next segment.
-            let _ = self.peers.send(peer, &answer[..len], out, now);
+        if !self.tell_cut(slot, out, now) {
+            // It has been silent for longer than its key lives. It shall hear of it now.
+            self.peers.initiate(peer, out, now);
+            self.untold.entry(peer).or_default().push(slot);
         }
+        let (client, target) = ends(&key);
         let room = out.packet();
         let to_target = match tcp {
             Some(tcp) => reply::tcp_reset(client, target, tcp.next_out, None, room),
@@ -204,6 +200,38 @@ impl Gateway {
         let micros = u64::try_from(now.mono.since(changed).as_micros()).unwrap_or(u64::MAX);
         self.counters.change_to_cut.observe(micros);
         self.tell_device(peer, &notice(&key, reason, rule), out, now);
+    }
+
+    /// Tells the device that the flow in `slot` was cut. False without a session.
+    fn tell_cut(&mut self, slot: Slot, out: &mut impl Outbox, now: Now) -> bool {
+        let Some(flow) = self.flows.get(slot).filter(|flow| flow.cut.is_some()) else {
+            return true;
+        };
+        let mut reset = [0; REPLY_ROOM];
+        let (client, target) = ends(&flow.key);
+        let made = match flow.tcp {
+            // With both numbers it is good in every state of the device, also while the SYN-ACK
+            // that the gateway has seen is lost on its way (RFC 9293, section 3.10.7.3).
+            Some(tcp) => {
+                let (next_in, next_out) = (tcp.next_in.unwrap_or(0), tcp.next_out);
+                reply::tcp_reset(target, client, next_in, Some(next_out), &mut reset)
+            }
+            None => reply::prohibit_flow(&flow.key, false, &mut reset),
+        };
+        match made {
+            Some(len) => self.peers.send(flow.peer, &reset[..len], out, now).is_ok(),
+            None => true,
+        }
+    }
+
+    /// A device has a session again: it is told of the flows that were cut in the meantime.
+    pub(super) fn tell_untold(&mut self, peer: PeerId, out: &mut impl Outbox, now: Now) {
+        if self.untold.is_empty() || !self.can_reach(peer, now) {
+            return;
+        }
+        for slot in self.untold.remove(&peer).unwrap_or_default() {
+            self.tell_cut(slot, out, now);
+        }
     }
 
     /// The flow stays in the table, so that late segments are answered; its record is final.
@@ -234,6 +262,13 @@ impl Gateway {
         self.record_closed(slot, reason, condition, now);
         rule
     }
+}
+
+fn ends(key: &FlowKey) -> ((IpAddr, u16), (IpAddr, u16)) {
+    (
+        (key.client(), key.client_port),
+        (key.target(), key.target_port),
+    )
 }
 
 fn notice(key: &FlowKey, reason: CloseReason, rule: String) -> Message {

@@ -217,7 +217,7 @@ impl Gateway {
     }
 
     /// What is counted as passed on must have a tunnel to pass through.
-    fn can_reach(&self, peer: PeerId, now: Now) -> bool {
+    pub(super) fn can_reach(&self, peer: PeerId, now: Now) -> bool {
         self.peers
             .peer(peer)
             .is_some_and(|peer| peer.is_established(now))

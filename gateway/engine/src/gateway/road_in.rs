@@ -44,9 +44,16 @@ impl Gateway {
         now: Now,
     ) {
         match self.peers.receive(from, datagram, out, now) {
-            Inbound::Packet { peer, len, .. } => self.take_packet(peer, len, out, now),
+            Inbound::Packet { peer, len, .. } => {
+                self.take_packet(peer, len, out, now);
+                self.tell_untold(peer, out, now);
+            }
             // Answers, keepalives and cookies are the tunnel's own affair; it counts them.
-            Inbound::Control { .. } => {}
+            Inbound::Control { peer, .. } => {
+                if let Some(peer) = peer {
+                    self.tell_untold(peer, out, now);
+                }
+            }
             Inbound::Dropped { reason, .. } => self.count_drop(reason),
         }
     }

@@ -585,6 +585,38 @@ fn bounds_hold_and_say_which_one() {
 }
 
 #[test]
+fn a_device_that_slept_is_woken_to_hear_that_its_flow_was_cut() {
+    let mut world = World::new(&["platform"]);
+    open(&mut world);
+    world.tick(Duration::from_secs(600));
+    world.gateway.set_policy(policy(NOTHING), world.now.mono);
+    let now = world.now;
+    let mut outs = Outs::default();
+    world.gateway.timeout(&mut outs, now);
+    assert_eq!(
+        outs.datagrams.len(),
+        1,
+        "there is no key: the gateway asks for one"
+    );
+    let mut answers = Outs::default();
+    assert!(world.laptops_take(outs, &mut answers).is_empty());
+    let heard = world.deliver(0, answers);
+    assert!(flags(&heard[0]).has(TcpFlags::RST), "no time has passed");
+}
+
+#[test]
+fn what_was_cut_stays_cut_for_as_long_as_anything_may_resume() {
+    let mut world = World::new(&["platform"]);
+    open(&mut world);
+    let (mut outs, now) = (Outs::default(), world.now);
+    world.gateway.kill(now.mono, &mut outs, now, |_, _| true);
+    world.target.clear();
+    world.tick(Duration::from_secs(100));
+    world.send(0, &tcp(ACK, LAPTOP, KUBE, 101, 901));
+    assert!(world.target.is_empty());
+}
+
+#[test]
 fn what_was_cut_makes_room_for_what_is_new() {
     let mut world = World::new(&["platform", "platform"]);
     let syn = |n: u16| {
@@ -622,7 +654,7 @@ fn what_was_cut_makes_room_for_what_is_new() {
     world.send(0, &tcp(SYN, ("100.96.0.2", 7000), KUBE, 1, 0));
     assert_eq!(world.drops(DropReason::TableFull), 0);
     assert_eq!(world.gateway.flows().len(), 64, "never more than its bound");
-    world.tick(Duration::from_secs(61));
+    world.tick(TCP_IDLE + Duration::from_secs(1));
     assert_eq!(world.gateway.flows().len(), 0);
 }
 
