@@ -295,8 +295,7 @@ impl Worker {
         self.path = self.path_now();
     }
 
-    /// The laptop has another network, or none: asks for a key from there at once, so that the
-    /// gateway learns where we are.
+    /// The laptop has another network, or none: the gateway shall learn at once where we are.
     fn network_changed(&mut self, now: Now) {
         let path = self.path_now();
         if path != self.path {
@@ -306,7 +305,7 @@ impl Worker {
             );
             self.path = path;
             if self.path.is_some() {
-                self.client.connect(&mut self.outputs, now);
+                self.client.moved(&mut self.outputs, now);
             }
         }
         let endpoints: Vec<SocketAddr> = self.client.endpoint().into_iter().collect();

@@ -123,6 +123,16 @@ impl Client {
         self.settle(out, now);
     }
 
+    /// The laptop has another address: a live session says so at once, for the gateway follows
+    /// whatever it can authenticate; a new handshake may have to wait for its turn.
+    pub fn moved(&mut self, out: &mut impl Outbox, now: Now) {
+        let gateway = self.peers.peer(self.gateway);
+        if gateway.is_some_and(|gateway| gateway.is_established(now)) {
+            self.greet(out, now);
+        }
+        self.connect(out, now);
+    }
+
     /// Takes a datagram from the network.
     pub fn from_network(
         &mut self,

@@ -157,7 +157,7 @@ impl Gateway {
 
     /// Counts a refusal, writes its record if it is the first of its kind, and says what to tell
     /// the client then.
-    fn deny(&mut self, attempt: Attempt, now: Now) -> Option<Box<Message>> {
+    pub(super) fn deny(&mut self, attempt: Attempt, now: Now) -> Option<Box<Message>> {
         let device = self.devices.get(attempt.peer)?;
         let key = FlowKey::new(attempt.protocol, attempt.source, attempt.destination);
         let noted = self.denials.note(attempt, &device.who, now, || {

@@ -1,6 +1,7 @@
 //! A packet from a target: it needs a flow that a device opened. Nothing else comes back.
 
 use super::Gateway;
+use crate::denials::Attempt;
 use crate::flow::Slot;
 use crate::flow::tcp::{TcpState, TcpTrack};
 use crate::record::CloseReason;
@@ -8,7 +9,7 @@ use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::Now;
 use postern_proto::outbox::Outbox;
-use postern_proto::packet::{PacketView, Quoted, TcpFlags, Transport};
+use postern_proto::packet::{PacketView, Quoted, Tcp, TcpFlags, Transport};
 use postern_proto::peers::PeerId;
 use postern_proto::reply;
 
@@ -17,6 +18,13 @@ enum Fate {
     /// No further; an answer of this length towards the target is ready, if one is owed.
     Refuse(DropReason, Option<usize>),
     Cut(Slot, CloseReason, Option<usize>),
+    /// It may not resume its flow, which both ends still hold: both are told.
+    NoResume {
+        peer: PeerId,
+        key: FlowKey,
+        tcp: Tcp,
+        answer: Option<usize>,
+    },
     /// Its device has no key that is young enough: ask it for one. The target will send again.
     NoSession(PeerId),
 }
@@ -48,6 +56,25 @@ impl Gateway {
                     .add(DropReason::Policy, u64::from(segments.max(1)));
                 self.cut_flow(slot, reason, out, now);
                 self.answer_target(answer, out);
+            }
+            Fate::NoResume {
+                peer,
+                key,
+                tcp,
+                answer,
+            } => {
+                self.counters
+                    .drops
+                    .add(DropReason::NoFlow, u64::from(segments.max(1)));
+                self.answer_target(answer, out);
+                let reset = reply::tcp_reset(
+                    (key.target(), key.target_port),
+                    (key.client(), key.client_port),
+                    tcp.sequence,
+                    Some(tcp.acknowledgment),
+                    &mut self.answer,
+                );
+                self.answer_device(peer, reset, out, now);
             }
             Fate::NoSession(peer) => {
                 self.counters
@@ -160,7 +187,22 @@ impl Gateway {
         }
         let peer = self.devices.owner(key.client()).ok_or_else(unsolicited)?;
         if !self.would_allow(peer, key, now) {
-            return Err(unsolicited());
+            self.deny(
+                Attempt {
+                    peer,
+                    protocol: key.protocol,
+                    source: (key.client(), key.client_port),
+                    destination: (key.target(), key.target_port),
+                    reason: DropReason::NoFlow,
+                },
+                now,
+            );
+            return Err(Fate::NoResume {
+                peer,
+                key: *key,
+                tcp: *tcp,
+                answer: reply::refuse(view, &mut self.answer),
+            });
         }
         if !self.can_reach(peer, now) {
             return Err(Fate::NoSession(peer));

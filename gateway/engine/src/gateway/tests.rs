@@ -491,7 +491,16 @@ fn a_segment_without_a_flow_resumes_one_only_if_allowed() {
 fn a_target_that_speaks_first_after_a_restart_is_judged_too() {
     let mut world = World::new(&["platform"]);
     assert_eq!(world.reply(&tcp(ACK, KUBE, LAPTOP, 901, 101)).len(), 1);
-    assert!(world.reply(&tcp(ACK, SSH, LAPTOP, 901, 101)).is_empty());
+    let told = world.reply(&tcp(ACK, SSH, LAPTOP, 901, 101));
+    assert!(
+        flags(&told[0]).has(TcpFlags::RST),
+        "the laptop still holds it"
+    );
+    assert!(
+        flags(&world.target[0]).has(TcpFlags::RST),
+        "and so does the target"
+    );
+    assert_eq!(world.drops(DropReason::NoFlow), 1);
     world.tick(TCP_IDLE + Duration::from_secs(1));
     assert!(
         world

@@ -174,6 +174,14 @@ impl Model {
         };
         let segment = packet.segment();
         if !self.flows.contains_key(&key) {
+            if let Some(laptop) = self.must_not_resume(key, segment, now) {
+                self.deny(DropReason::NoFlow);
+                if reaches(laptop) {
+                    expect.laptop_told.push((laptop, key));
+                }
+                expect.target_told.push(key);
+                return expect.drop_many(DropReason::NoFlow, segments);
+            }
             let Some(laptop) = self.may_resume(key, segment, now) else {
                 return expect.drop_many(DropReason::Unsolicited, segments);
             };
@@ -212,15 +220,22 @@ impl Model {
 
     /// The laptop that holds a connection of which a target speaks in the middle.
     fn may_resume(&self, key: Key, segment: Option<Segment>, now: Now) -> Option<usize> {
+        self.tries_to_resume(key, segment, now)
+            .filter(|owner| self.obstacle(*owner, &key, false).is_none())
+    }
+
+    fn must_not_resume(&self, key: Key, segment: Option<Segment>, now: Now) -> Option<usize> {
+        self.tries_to_resume(key, segment, now)
+            .filter(|owner| self.obstacle(*owner, &key, false).is_some())
+    }
+
+    fn tries_to_resume(&self, key: Key, segment: Option<Segment>, now: Now) -> Option<usize> {
         let middle = segment
             .is_some_and(|segment| segment.has(ACK) && !segment.has(SYN) && !segment.has(RST));
         let owner = self
             .devices
             .iter()
             .find(|(_, device)| device.addresses.contains(&key.client.0))?;
-        let may = middle
-            && now.mono <= self.resume_until
-            && self.obstacle(*owner.0, &key, false).is_none();
-        may.then_some(*owner.0)
+        (middle && now.mono <= self.resume_until).then_some(*owner.0)
     }
 }
