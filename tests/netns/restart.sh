@@ -52,11 +52,15 @@ step "what the policy no longer allows is not resumed"
 policy | grep -v 'name: the lab' | policy_put
 stop gateway KILL || true
 gateway_start
-lines=$(lines_in busy)
+heard() { grep -c '^line ' "$(log_of busy)"; }
+lines=$(heard)
 chat_gone() { gone "$(pid_of chat)"; }
 wait_for 5 "the stream without a rule to end" chat_gone
 assert_match "how it ended" 'reset' "$(tail -1 "$(log_of chat)")"
-assert_eq "lines of the stream in which only the target speaks" "$lines" "$(lines_in busy)"
+busy_gone() { gone "$(pid_of busy)"; }
+wait_for 5 "the stream in which only the target speaks to end" busy_gone
+assert_match "how that ended" 'reset' "$(tail -1 "$(log_of busy)")"
+assert_eq "lines of the stream in which only the target speaks" "$lines" "$(heard)"
 assert_alive ticks "the ssh session, which has its rule"
 
 step "SIGTERM is not a restart: flows are cut on both sides, and say so"
