@@ -50,7 +50,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
         Err(error) => return Err(failed(error)),
     }
     // The mask is the process's; meanwhile other files would only be born stricter.
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let listener = UnixListener::bind(path);
     rustix::process::umask(mask);
     let listener = listener.map_err(failed)?;
