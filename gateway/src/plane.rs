@@ -28,8 +28,8 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Packets or super-packets that the kernel queues towards us. Measured beside a bulk upload: 500
-/// is 2.2 ms of round trip and loses nothing, 32 is 0.9 ms and makes TCP send thousands again.
+/// Packets or super-packets that the kernel queues towards us. Measured: 128 makes a round trip
+/// beside a bulk upload no shorter, 64 and less make TCP send again.
 const TUN_QUEUE: u32 = 500;
 
 /// How long the flow log may take to write what is left when the gateway stops.
