@@ -23,6 +23,7 @@ use postern_io::poll::Waker;
 use postern_io::road::{Inputs, Outputs};
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::Endpoint;
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -53,7 +54,7 @@ pub struct DataWorker {
     commands: Receiver<WorkerCommand>,
     log: RecordSender<Record>,
     /// Made and not yet accepted by the log's channel.
-    records: Vec<Record>,
+    records: VecDeque<Record>,
     /// Answered when the sweep of its policy is over.
     policy_done: Option<(oneshot::Sender<Cut>, u64)>,
 }
@@ -68,7 +69,7 @@ impl DataWorker {
         commands: Receiver<WorkerCommand>,
         log: RecordSender<Record>,
     ) -> Self {
-        let records = Vec::new();
+        let records = VecDeque::new();
         DataWorker {
             gateway,
             inputs,
@@ -176,7 +177,7 @@ impl DataWorker {
                 changed,
                 done,
             } => {
-                let before = self.cut_by_policy();
+                let before = self.gateway.closed(CloseReason::Policy);
                 self.gateway.set_policy(policy, changed);
                 if let Some((earlier, _)) = self.policy_done.replace((done, before)) {
                     let _ = earlier.send(Cut::default());
@@ -250,19 +251,11 @@ impl DataWorker {
         flows
     }
 
-    fn cut_by_policy(&self) -> u64 {
-        let closed = self.gateway.counters().flows_closed;
-        closed
-            .get(CloseReason::Policy.as_str())
-            .copied()
-            .unwrap_or(0)
-    }
-
     fn answer_policy(&mut self) {
         if self.policy_done.is_none() || self.gateway.is_sweeping() {
             return;
         }
-        let after = self.cut_by_policy();
+        let after = self.gateway.closed(CloseReason::Policy);
         if let Some((done, before)) = self.policy_done.take() {
             let _ = done.send(Cut {
                 flows: after - before,
@@ -282,15 +275,14 @@ impl DataWorker {
 
     /// Never blocks. While the channel is full, records wait here, up to a bound.
     fn hand_in_records(&mut self) {
-        if self.gateway.records_waiting() > 0 {
-            self.records.append(&mut self.gateway.take_records());
-        }
+        self.records.extend(self.gateway.take_records());
         while !self.records.is_empty() {
-            let rest = self.records.split_off(self.records.len().min(RECORD_BATCH));
-            let batch = std::mem::replace(&mut self.records, rest);
-            if let Err(mut back) = self.log.offer(batch) {
-                back.append(&mut self.records);
-                self.records = back;
+            let some = self.records.len().min(RECORD_BATCH);
+            let batch = self.records.drain(..some).collect();
+            if let Err(back) = self.log.offer(batch) {
+                back.into_iter()
+                    .rev()
+                    .for_each(|record| self.records.push_front(record));
                 break;
             }
         }

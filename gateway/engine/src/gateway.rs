@@ -231,6 +231,13 @@ impl Gateway {
         counters
     }
 
+    /// Flows that ended for `reason` so far.
+    #[must_use]
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        let closed = &self.counters.flows_closed;
+        closed.get(reason.as_str()).copied().unwrap_or(0)
+    }
+
     /// The flow table.
     #[must_use]
     pub fn flows(&self) -> &FlowTable {
