@@ -71,6 +71,18 @@ impl FlowKey {
     pub fn target(&self) -> IpAddr {
         Ipv6Addr::from(self.target).to_canonical()
     }
+
+    /// The device's address and port.
+    #[must_use]
+    pub fn client_end(&self) -> (IpAddr, u16) {
+        (self.client(), self.client_port)
+    }
+
+    /// The target's address and port.
+    #[must_use]
+    pub fn target_end(&self) -> (IpAddr, u16) {
+        (self.target(), self.target_port)
+    }
 }
 
 impl fmt::Debug for FlowKey {

@@ -73,8 +73,7 @@ pub fn prohibit(packet: &PacketView<'_>, out: &mut [u8]) -> Option<usize> {
 /// The same for a flow of which no packet is at hand: quotes headers made from its 5-tuple.
 /// `to_target` says which end is told; the quoted packet is one that this end sent.
 pub fn prohibit_flow(key: &FlowKey, to_target: bool, out: &mut [u8]) -> Option<usize> {
-    let client = (key.client(), key.client_port);
-    let target = (key.target(), key.target_port);
+    let (client, target) = (key.client_end(), key.target_end());
     let (told, other) = if to_target {
         (target, client)
     } else {

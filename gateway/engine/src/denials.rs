@@ -7,7 +7,7 @@
 
 use crate::identity::Who;
 use postern_proto::fate::DropReason;
-use postern_proto::flow_key::Protocol;
+use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::peers::PeerId;
 use std::collections::BTreeMap;
@@ -47,6 +47,20 @@ pub struct Attempt {
     pub destination: (IpAddr, u16),
     /// Why not.
     pub reason: DropReason,
+}
+
+impl Attempt {
+    /// A packet of the flow that `key` names, or would have named.
+    #[must_use]
+    pub fn of(peer: PeerId, key: &FlowKey, reason: DropReason) -> Attempt {
+        Attempt {
+            peer,
+            protocol: key.protocol,
+            source: key.client_end(),
+            destination: key.target_end(),
+            reason,
+        }
+    }
 }
 
 /// Why an attempt was refused, in words. Made once for each window.

@@ -6,12 +6,12 @@ use super::road_in::Fate;
 use crate::denials::{Attempt, Noted, Why};
 use crate::flow::tcp::{TcpState, TcpTrack};
 use crate::flow::{Flow, Slot};
-use crate::policy::{RuleId, Tuple, Verdict};
+use crate::policy::{RuleId, SubjectIndex, Tuple, Verdict};
 use crate::record::CloseReason;
 use crate::settings::OnLogFailure;
 use postern_proto::control::Message;
 use postern_proto::fate::DropReason;
-use postern_proto::flow_key::{FlowKey, Protocol};
+use postern_proto::flow_key::FlowKey;
 use postern_proto::now::Now;
 use postern_proto::outbox::Outbox;
 use postern_proto::packet::PacketView;
@@ -79,19 +79,7 @@ impl Gateway {
             Some(DropReason::Policy) if resumed => DropReason::NoFlow,
             Some(reason) => reason,
         };
-        let source = (key.client(), key.client_port);
-        let destination = (key.target(), key.target_port);
-        let protocol = key.protocol;
-        let notice = self.deny(
-            Attempt {
-                peer,
-                protocol,
-                source,
-                destination,
-                reason,
-            },
-            now,
-        );
+        let notice = self.deny(Attempt::of(peer, &key, reason), now);
         Err(Refusal { reason, notice })
     }
 
@@ -103,11 +91,7 @@ impl Gateway {
                 let index = device.index(&self.policy, self.policy_generation);
                 self.policy.judge(index, &to, now.wall)
             }
-            None => crate::policy::empty().judge(
-                &crate::policy::empty().index(&crate::policy::Subject::default()),
-                &to,
-                now.wall,
-            ),
+            None => self.policy.judge(&SubjectIndex::default(), &to, now.wall),
         }
     }
 
@@ -165,14 +149,7 @@ impl Gateway {
             let (condition, nearest) = match own_words(attempt.reason) {
                 Some(words) => (Some(words.to_owned()), None),
                 None => match explained.nearest {
-                    Some(nearest) => {
-                        let failed: Vec<String> = nearest
-                            .failed
-                            .into_iter()
-                            .map(|failed| failed.sentence)
-                            .collect();
-                        (Some(failed.join("; ")), Some(nearest.rule))
-                    }
+                    Some(nearest) => (Some(nearest.sentence()), Some(nearest.rule)),
                     None => (Some("no rule allows anything".to_owned()), None),
                 },
             };
@@ -206,14 +183,7 @@ impl Gateway {
     pub(super) fn refuse_spoofed(&mut self, peer: PeerId, view: &PacketView<'_>, now: Now) -> Fate {
         let reason = DropReason::SpoofedSource;
         if let Some(key) = view.key_from_device() {
-            let attempt = Attempt {
-                peer,
-                protocol: key.protocol,
-                source: (view.source, key.client_port),
-                destination: (view.destination, key.target_port),
-                reason,
-            };
-            self.deny(attempt, now);
+            self.deny(Attempt::of(peer, &key, reason), now);
         }
         Fate::Refuse {
             reason,
@@ -402,14 +372,9 @@ fn own_words(reason: DropReason) -> Option<&'static str> {
 }
 
 pub(super) fn tuple(key: &FlowKey) -> Tuple {
-    let port = if key.protocol == Protocol::Icmp {
-        0
-    } else {
-        key.target_port
-    };
     Tuple {
         address: key.target(),
-        port,
+        port: key.target_port,
         protocol: key.protocol,
     }
 }

@@ -14,7 +14,6 @@ use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::Outbox;
 use postern_proto::peers::PeerId;
 use postern_proto::reply::{self, REPLY_ROOM};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a command cut at once; a sweep goes on after it.
@@ -188,7 +187,7 @@ impl Gateway {
             self.peers.initiate(peer, out, now);
             self.untold.entry(peer).or_default().push(slot);
         }
-        let (client, target) = ends(&key);
+        let (client, target) = (key.client_end(), key.target_end());
         let room = out.packet();
         let to_target = match tcp {
             Some(tcp) => reply::tcp_reset(client, target, tcp.next_out, None, room),
@@ -208,7 +207,7 @@ impl Gateway {
             return true;
         };
         let mut reset = [0; REPLY_ROOM];
-        let (client, target) = ends(&flow.key);
+        let (client, target) = (flow.key.client_end(), flow.key.target_end());
         let made = match flow.tcp {
             // With both numbers it is good in every state of the device, also while the SYN-ACK
             // that the gateway has seen is lost on its way (RFC 9293, section 3.10.7.3).
@@ -249,14 +248,9 @@ impl Gateway {
             let explained = self
                 .policy
                 .explain(&device.subject, &tuple(&flow.key), now.wall);
-            condition = explained.nearest.map(|nearest| {
-                let failed: Vec<String> = nearest
-                    .failed
-                    .into_iter()
-                    .map(|failed| failed.sentence)
-                    .collect();
-                format!("{}: {}", nearest.rule, failed.join("; "))
-            });
+            condition = explained
+                .nearest
+                .map(|nearest| format!("{}: {}", nearest.rule, nearest.sentence()));
             rule = explained.rule;
         }
         self.record_closed(slot, reason, condition, now);
@@ -264,22 +258,11 @@ impl Gateway {
     }
 }
 
-fn ends(key: &FlowKey) -> ((IpAddr, u16), (IpAddr, u16)) {
-    (
-        (key.client(), key.client_port),
-        (key.target(), key.target_port),
-    )
-}
-
 fn notice(key: &FlowKey, reason: CloseReason, rule: String) -> Message {
     Message::Cut {
         protocol: key.protocol.as_str().to_owned(),
         address: key.target(),
-        port: if key.protocol == Protocol::Icmp {
-            0
-        } else {
-            key.target_port
-        },
+        port: key.target_port,
         reason: reason.as_str().to_owned(),
         rule,
     }

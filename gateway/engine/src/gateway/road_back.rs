@@ -68,8 +68,8 @@ impl Gateway {
                     .add(DropReason::NoFlow, u64::from(segments.max(1)));
                 self.answer_target(answer, out);
                 let reset = reply::tcp_reset(
-                    (key.target(), key.target_port),
-                    (key.client(), key.client_port),
+                    key.target_end(),
+                    key.client_end(),
                     tcp.sequence,
                     Some(tcp.acknowledgment),
                     &mut self.answer,
@@ -187,16 +187,7 @@ impl Gateway {
         }
         let peer = self.devices.owner(key.client()).ok_or_else(unsolicited)?;
         if !self.would_allow(peer, key, now) {
-            self.deny(
-                Attempt {
-                    peer,
-                    protocol: key.protocol,
-                    source: (key.client(), key.client_port),
-                    destination: (key.target(), key.target_port),
-                    reason: DropReason::NoFlow,
-                },
-                now,
-            );
+            self.deny(Attempt::of(peer, key, DropReason::NoFlow), now);
             return Err(Fate::NoResume {
                 peer,
                 key: *key,

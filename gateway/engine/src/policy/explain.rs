@@ -58,6 +58,19 @@ pub struct Failed {
     pub sentence: String,
 }
 
+impl Nearest {
+    /// What failed, in one line.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let failed: Vec<&str> = self
+            .failed
+            .iter()
+            .map(|one| one.sentence.as_str())
+            .collect();
+        failed.join("; ")
+    }
+}
+
 impl Policy {
     /// The verdict of [`Policy::judge`] and why. Slower than that, yet bounded: where more than
     /// some thousand destinations hold the address, the nearest rule is the nearest of those.
