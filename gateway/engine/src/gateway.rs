@@ -62,7 +62,8 @@ pub struct Gateway {
     counters: Counters,
     /// Verdicts by rule of the policy in force; merged into `counters` by name.
     rule_counts: Vec<crate::counters::RuleCount>,
-    next_flow: u64,
+    /// Flows opened, to number the next one.
+    opened: u64,
     /// An answer is made here while the packet that it answers is still being looked at.
     answer: [u8; REPLY_ROOM],
 }
@@ -72,7 +73,12 @@ impl Gateway {
     #[must_use]
     pub fn new(settings: Settings, key: &PrivateKey, policy: Arc<Policy>, now: Now) -> Self {
         let mut gateway = Gateway {
-            peers: Peers::new(key.clone(), 0, 0, settings.seed),
+            peers: Peers::new(
+                key.clone(),
+                settings.shard.index,
+                settings.shard.bits,
+                settings.seed,
+            ),
             devices: Devices::new(settings.seed),
             flows: FlowTable::new(settings.limits.flows, settings.seed),
             denials: Denials::default(),
@@ -84,10 +90,10 @@ impl Gateway {
             untold: BTreeMap::new(),
             resume_until: now.mono + TCP_IDLE,
             log_writable: true,
-            log: log::Log::new(settings.name.clone(), settings.boot.clone()),
+            log: log::Log::new(&settings),
             counters: Counters::default(),
             rule_counts: Vec::new(),
-            next_flow: 1,
+            opened: 0,
             answer: [0; REPLY_ROOM],
             settings,
         };

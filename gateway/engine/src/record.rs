@@ -22,7 +22,10 @@ pub struct Record {
     pub gateway: Arc<str>,
     /// This run of the gateway.
     pub boot: Arc<str>,
-    /// Counts from 1 in each run, without gaps: a missing number is a missing record.
+    /// The shard that made it, from 0.
+    pub worker: u8,
+    /// Counts from 1 for each worker in each run, without gaps: a missing number is a missing
+    /// record.
     pub seq: u64,
     /// When the record was made.
     #[serde(serialize_with = "rfc3339")]

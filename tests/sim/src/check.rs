@@ -218,10 +218,10 @@ impl Watch {
         for record in records {
             self.seq += 1;
             self.records_ever += 1;
-            if record.seq != self.seq {
+            if (record.worker, record.seq) != (0, self.seq) {
                 return Err(format!(
-                    "record {} came where {} was due",
-                    record.seq, self.seq
+                    "record {} of worker {} came where {} of the only one was due",
+                    record.seq, record.worker, self.seq
                 ));
             }
             if self.keep {

@@ -11,7 +11,7 @@ use crate::policy::{Rules, subject};
 use crate::steps::Step;
 use crate::target::Targets;
 use postern_engine::gateway::Gateway;
-use postern_engine::settings::{Limits, OnLogFailure, Settings};
+use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
 use postern_proto::keys::{PrivateKey, PublicKey};
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::outbox::Endpoint;
@@ -455,6 +455,7 @@ fn settings(boot: u64, seed: u64) -> Settings {
     Settings {
         name: "gw".into(),
         boot: format!("b{boot}").into(),
+        shard: Shard::default(),
         addresses: own(),
         pools: ["100.96.0.0/16", "fd00:96::/64"]
             .iter()

@@ -50,7 +50,7 @@ impl Gateway {
             None => {
                 let slot = self.flows.insert(Flow {
                     key,
-                    id: self.next_flow,
+                    id: self.settings.shard.flow_id(self.opened),
                     peer,
                     rule: verdict.rule(),
                     target: verdict.target(),
@@ -67,7 +67,7 @@ impl Gateway {
                     resumed,
                     cut: None,
                 });
-                self.next_flow += 1;
+                self.opened += 1;
                 self.counters.flows_opened += 1;
                 if let Some(device) = self.devices.get_mut(peer) {
                     device.flows += 1;

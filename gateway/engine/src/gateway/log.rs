@@ -5,6 +5,7 @@ use crate::denials::Window;
 use crate::flow::{Flow, Slot};
 use crate::identity::Devices;
 use crate::record::{CloseReason, Closed, Decision, Denied, Detail, Opened, Record, SCHEMA, State};
+use crate::settings::Settings;
 use postern_proto::fate::DropReason;
 use postern_proto::now::Now;
 use postern_proto::peers::{PeerId, Peers};
@@ -17,15 +18,17 @@ use std::sync::Arc;
 pub(super) struct Log {
     gateway: Arc<str>,
     boot: Arc<str>,
+    worker: u8,
     seq: u64,
     waiting: Vec<Record>,
 }
 
 impl Log {
-    pub(super) fn new(gateway: Arc<str>, boot: Arc<str>) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Log {
-            gateway,
-            boot,
+            gateway: settings.name.clone(),
+            boot: settings.boot.clone(),
+            worker: settings.shard.index,
             seq: 0,
             waiting: Vec::new(),
         }
@@ -106,6 +109,7 @@ impl Gateway {
             schema: SCHEMA,
             gateway: self.log.gateway.clone(),
             boot: self.log.boot.clone(),
+            worker: self.log.worker,
             seq: self.log.next_seq(),
             time: now.wall,
             state: State::Denied,
@@ -170,6 +174,7 @@ fn flow_record(
         schema: SCHEMA,
         gateway: log.gateway.clone(),
         boot: log.boot.clone(),
+        worker: log.worker,
         seq: log.next_seq(),
         time: now.wall,
         state: match detail {
