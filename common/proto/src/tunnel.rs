@@ -8,6 +8,9 @@
 //! ask from the machine that does not hold it. Packets of the old key then arrive in one machine
 //! while we send from the other. One steady end is enough to keep both steady.
 //!
+//! A machine is large and costs two curve operations to make, so home is made by the first
+//! handshake: a peer that never connects costs neither. Once made it stays, for the timestamp.
+//!
 //! Left as it is: an end that answers may, after a late packet of the older key, send under that
 //! key until the next packet comes (at the latest the peer's keepalive, 10 s). Both keys are
 //! good then.
@@ -45,6 +48,10 @@ pub const CONTROL_ROOM: usize = wire::INITIATION_LEN;
 const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// No counter at or above this is sent or accepted (paper, section 6.1).
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
+
+/// What the first handshake of a peer costs in memory, in bytes.
+#[cfg(test)]
+pub(crate) const MACHINE_SIZE: usize = size_of::<Machine>();
 
 /// So many tries of an attempt may be from the spare machine.
 const SPARE_TRIES: u64 = 5;
@@ -144,8 +151,8 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// One peer's keys, handshakes and timers: about 11.5 KiB, twice that once we have replaced a
-/// living key.
+/// One peer's keys, handshakes and timers: less than 1 KiB before its first handshake, 12 KiB
+/// after it, and twice that once we have replaced a living key.
 pub struct Tunnel {
     ours: PrivateKey,
     peer: PublicKey,
@@ -154,7 +161,7 @@ pub struct Tunnel {
     limiter: Unlimited,
     mtu: usize,
     timers: Timers,
-    home: Machine,
+    home: Option<Box<Machine>>,
     spare: Option<Box<Machine>>,
     /// Local index of the youngest key that both ends are known to have. We send from its machine.
     newest: Option<u32>,
@@ -177,7 +184,7 @@ impl Tunnel {
         limiter: &Unlimited,
     ) -> Self {
         Tunnel {
-            home: Machine::new(ours, peer, settings.psk.as_ref(), id.get(), limiter),
+            home: None,
             spare: None,
             ours: ours.clone(),
             peer: *peer,
@@ -257,11 +264,16 @@ impl Tunnel {
     /// Asks for a new key now, or as soon as the last initiation is 5 s old; starts the 90 s of
     /// trying anew. `Some(len)`: send `out[..len]`.
     pub fn initiate(&mut self, out: &mut [u8], now: Now) -> Option<usize> {
-        self.timers.restart_attempt(now.mono);
+        self.initiate_at(now.mono);
         match self.tick(out, now) {
             Tick::Send(len) => Some(len),
             Tick::Nothing | Tick::GaveUp => None,
         }
+    }
+
+    /// The same at a later moment: [`Tunnel::tick`] then sends it.
+    pub fn initiate_at(&mut self, at: Mono) {
+        self.timers.restart_attempt(at);
     }
 
     /// Does one thing that is due. To be called until it says `Nothing`; `out` needs
@@ -355,24 +367,24 @@ impl Tunnel {
     /// Late tries are from home whatever it holds: a spare that was made after the wall clock had
     /// been set back has timestamps that the peer calls old.
     fn write_initiation(&mut self, out: &mut [u8], now: Mono) -> Option<usize> {
+        let home = self.home.as_deref();
         let from_spare = self.timers.tries() <= SPARE_TRIES
             && self.newest.is_some_and(|index| !wire::is_spare(index))
-            && self.home.current(now).is_some();
-        let machine = if from_spare {
-            self.spare.get_or_insert_with(|| {
-                let (psk, index) = (self.psk.as_ref(), wire::spare(self.id));
-                Box::new(Machine::new(
-                    &self.ours,
-                    &self.peer,
-                    psk,
-                    index,
-                    &self.limiter,
-                ))
-            })
+            && home.is_some_and(|home| home.current(now).is_some());
+        let number = if from_spare {
+            wire::spare(self.id)
         } else {
-            &mut self.home
+            self.id.get()
         };
-        let len = machine.ask(out, now)?;
+        if self.machine(number << 8).is_none() {
+            let made = Some(Box::new(self.new_machine(number)));
+            if from_spare {
+                self.spare = made;
+            } else {
+                self.home = made;
+            }
+        }
+        let len = self.machine_mut(number << 8)?.ask(out, now)?;
         self.timers.sent(now);
         Some(len)
     }
@@ -398,14 +410,26 @@ impl Tunnel {
         session.we_asked.then(|| now - session.born)
     }
 
+    /// `number` is that of home or of spare.
+    fn new_machine(&self, number: u32) -> Machine {
+        let psk = self.psk.as_ref();
+        Machine::new(&self.ours, &self.peer, psk, number, &self.limiter)
+    }
+
     fn forget(&mut self) {
-        self.home.forget(&self.ours, &self.limiter);
+        if let Some(home) = &mut self.home {
+            home.forget(&self.ours, &self.limiter);
+        }
         self.spare = None;
         self.newest = None;
     }
 
     fn padded(&self, len: usize) -> usize {
         len.next_multiple_of(mtu::PADDING).min(self.mtu)
+    }
+
+    fn machines(&self) -> impl Iterator<Item = &Machine> + '_ {
+        self.home.iter().chain(&self.spare).map(Box::as_ref)
     }
 
     /// The machine of the newest key.
@@ -421,7 +445,7 @@ impl Tunnel {
         if wire::is_spare(index) {
             self.spare.as_deref()
         } else {
-            Some(&self.home)
+            self.home.as_deref()
         }
     }
 
@@ -429,17 +453,14 @@ impl Tunnel {
         if wire::is_spare(index) {
             self.spare.as_deref_mut()
         } else {
-            Some(&mut self.home)
+            self.home.as_deref_mut()
         }
     }
 }
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sessions = self
-            .home
-            .sessions()
-            .chain(self.spare.iter().flat_map(|m| m.sessions()));
+        let sessions = self.machines().flat_map(Machine::sessions);
         f.debug_struct("Tunnel")
             .field("id", &self.id)
             .field("sessions", &sessions.collect::<Vec<_>>())

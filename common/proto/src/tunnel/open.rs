@@ -1,6 +1,6 @@
 //! What each message of the peer does to a tunnel.
 
-use super::machine::{Inner, Session};
+use super::machine::{Inner, Machine, Session};
 use super::timers::{REKEY_ON_RECEIVE, REKEY_TIMEOUT};
 use super::{Opened, REJECT_AFTER_MESSAGES, Tunnel};
 use crate::fate::DropReason;
@@ -13,7 +13,16 @@ impl Tunnel {
         out: &mut [u8],
         now: Now,
     ) -> Result<Opened, DropReason> {
-        let len = self.home.answer(datagram, out, now.mono)?;
+        let len = match &mut self.home {
+            Some(home) => home.answer(datagram, out, now.mono)?,
+            None => {
+                // Kept only for a peer that proved itself: others leave nothing behind.
+                let mut home = self.new_machine(self.id.get());
+                let len = home.answer(datagram, out, now.mono)?;
+                self.home = Some(Box::new(home));
+                len
+            }
+        };
         self.timers.received(now.mono);
         self.timers.sent(now.mono);
         self.timers.answered(now.mono);
@@ -104,9 +113,8 @@ impl Tunnel {
         session.highest.is_none_or(|highest| counter > highest)
             && (self.newest == Some(session.index)
                 || self
-                    .home
-                    .sessions()
-                    .chain(self.spare.iter().flat_map(|spare| spare.sessions()))
+                    .machines()
+                    .flat_map(Machine::sessions)
                     .filter(|other| other.highest.is_some())
                     .all(|other| session.born + REKEY_TIMEOUT >= other.born))
     }
@@ -129,9 +137,8 @@ impl Tunnel {
         if let Some(before) = newest
             && born - before.born >= REKEY_TIMEOUT
         {
-            self.home.drop_older(before.born);
-            if let Some(spare) = &mut self.spare {
-                spare.drop_older(before.born);
+            for machine in self.home.iter_mut().chain(&mut self.spare) {
+                machine.drop_older(before.born);
             }
         }
         self.last_handshake = Some(now);

@@ -146,8 +146,8 @@ impl Timers {
     }
 
     /// Somebody asks for a handshake: forget how often we tried already.
-    pub(super) fn restart_attempt(&mut self, now: Mono) {
-        self.start(now);
+    pub(super) fn restart_attempt(&mut self, at: Mono) {
+        self.start(at);
         if let Some(attempt) = &mut self.attempt {
             attempt.tries = 0;
         }

@@ -320,11 +320,44 @@ fn crossed_rekeys_leave_the_old_key_to_what_is_in_flight() {
 }
 
 #[test]
+fn a_peer_costs_nothing_large_until_it_proves_itself() {
+    let (mut laptop, mut gateway) = (
+        tunnel(1, 2, &Settings::default()),
+        tunnel(2, 1, &Settings::default()),
+    );
+    assert_eq!(gateway.machines().count(), 0);
+    let mut initiation = initiate(&mut laptop, START);
+    // Whoever knows both public keys can write the claim, but not what follows it.
+    initiation[100] ^= 1;
+    assert!(matches!(
+        open(&mut gateway, &initiation, START).0,
+        Opened::Dropped(_)
+    ));
+    assert_eq!(gateway.machines().count(), 0);
+    initiation[100] ^= 1;
+    let (opened, _) = open(&mut gateway, &initiation, START);
+    assert!(matches!(opened, Opened::Answered { .. }));
+    assert_eq!(gateway.machines().count(), 1);
+    // What was taken once is not taken again, also after all keys have been forgotten.
+    let later = START.after(FORGET_AFTER + seconds(1));
+    tick(&mut gateway, later);
+    assert_eq!(
+        open(&mut gateway, &initiation, later).0,
+        Opened::Dropped(DropReason::BadHandshake)
+    );
+}
+
+#[test]
 fn a_key_wears_out_by_use_too() {
     let (mut laptop, _) = connected(&Settings::default(), START);
     let index = laptop.newest.unwrap();
     let set = |laptop: &mut Tunnel, messages| {
-        laptop.home.session_mut(index).unwrap().messages = messages;
+        laptop
+            .machine_mut(index)
+            .unwrap()
+            .session_mut(index)
+            .unwrap()
+            .messages = messages;
     };
     set(&mut laptop, REKEY_AFTER_MESSAGES - 2);
     seal(&mut laptop, &ip(60), START).unwrap();
