@@ -8,16 +8,19 @@
 //! | [`fate`] | why a packet goes no further: the closed list |
 //! | [`packet`] | bytes proved once; the only module that names etherparse |
 //! | [`reply`] | the answers to a refusal: TCP RST, ICMP prohibited, packet too big |
+//! | [`ecn`] | congestion marks between outer and inner header |
 //! | [`flow_key`] | the 5-tuple, as the device sees it |
 //! | [`outbox`] | where a pure state machine puts what it sends |
 //! | [`tunnel`] | one WireGuard peer with our clock; the only module that names boringtun's `Tunn` |
 //! | [`gate`] | who may make us do a handshake, and how often |
 //! | [`peers`] | demux: receiver index or public key to peer |
 //! | [`control`] | messages inside the tunnel between Postern ends |
+//! | [`path_mtu`] | what fits through the path to the gateway |
 //! | [`profile`] | what a device needs to know to reach its gateway |
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod ecn;
 pub mod fate;
 pub mod flow_key;
 pub mod gate;
@@ -26,6 +29,7 @@ pub mod mtu;
 pub mod now;
 pub mod outbox;
 pub mod packet;
+pub mod path_mtu;
 pub mod peers;
 pub mod profile;
 pub mod reply;
