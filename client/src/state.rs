@@ -6,6 +6,7 @@
 
 use crate::prefixes::Prefixes;
 use postern_proto::control::{self, Message};
+use postern_proto::ecn::Ecn;
 use postern_proto::fate::{DropCounts, DropReason};
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::{Endpoint, Outbox};
@@ -133,10 +134,11 @@ impl Client {
         self.connect(out, now);
     }
 
-    /// Takes a datagram from the network.
+    /// Takes a datagram from the network, whose IP header carried `ecn`.
     pub fn from_network(
         &mut self,
         from: Endpoint,
+        ecn: Ecn,
         datagram: &[u8],
         out: &mut impl Outbox,
         now: Now,
@@ -145,7 +147,7 @@ impl Client {
         if self.include.contains(from.remote.ip()) {
             return self.dropped(DropReason::NotIncluded);
         }
-        let outcome = match self.peers.receive(from, datagram, out, now) {
+        let outcome = match self.peers.receive(from, ecn, datagram, out, now) {
             Inbound::Packet { len, .. } => {
                 self.heard();
                 self.deliver(len, out, now)

@@ -105,8 +105,8 @@ impl DataWorker {
             let ready = self.inputs.wait(&self.waker, None, deadline, now)?;
             let now = Clock::now();
             let (gateway, outputs) = (&mut self.gateway, &mut self.outputs);
-            self.inputs.udp(ready, |from, datagram| {
-                gateway.from_network(from, datagram, outputs, now);
+            self.inputs.udp(ready, |from, ecn, datagram| {
+                gateway.from_network(from, ecn, datagram, outputs, now);
             });
             self.inputs.tun(ready, |packet| {
                 let segments = u32::try_from(packet.segments()).unwrap_or(u32::MAX);

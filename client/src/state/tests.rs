@@ -24,7 +24,7 @@ impl Outbox for Sent {
         self.slot.resize(room, 0);
         &mut self.slot
     }
-    fn commit_datagram(&mut self, len: usize) {
+    fn commit_datagram(&mut self, len: usize, _: Ecn) {
         let to = self.to.take().expect("a slot was handed out");
         self.datagrams.push((to, self.slot[..len].to_vec()));
     }
@@ -116,9 +116,13 @@ impl World {
             for (to, datagram) in out {
                 if to == self.gateway_at {
                     let from = self.client_at.into();
-                    let inbound =
-                        self.gateway
-                            .receive(from, &datagram, &mut self.gateway_out, self.now);
+                    let inbound = self.gateway.receive(
+                        from,
+                        Ecn::NotEct,
+                        &datagram,
+                        &mut self.gateway_out,
+                        self.now,
+                    );
                     if let Inbound::Packet { len, .. } = inbound {
                         got.push(self.gateway_out.packet()[..len].to_vec());
                     }
@@ -127,7 +131,7 @@ impl World {
             for (_, datagram) in back {
                 let from = self.gateway_at.into();
                 self.client
-                    .from_network(from, &datagram, &mut self.out, self.now);
+                    .from_network(from, Ecn::NotEct, &datagram, &mut self.out, self.now);
             }
         }
     }
@@ -140,7 +144,7 @@ impl World {
         let (_, datagram) = self.gateway_out.datagrams.pop().expect("sealed");
         let from = self.gateway_at.into();
         self.client
-            .from_network(from, &datagram, &mut self.out, self.now)
+            .from_network(from, Ecn::NotEct, &datagram, &mut self.out, self.now)
     }
 
     fn pass(&mut self, time: Duration) {
@@ -432,9 +436,13 @@ fn the_tunnel_never_carries_itself() {
         )
         .expect("key");
     let (_, datagram) = world.gateway_out.datagrams.pop().expect("sealed");
-    let outcome = world
-        .client
-        .from_network(inside.into(), &datagram, &mut world.out, world.now);
+    let outcome = world.client.from_network(
+        inside.into(),
+        Ecn::NotEct,
+        &datagram,
+        &mut world.out,
+        world.now,
+    );
     assert_eq!(outcome, Outcome::Dropped(DropReason::NotIncluded));
     assert_eq!(world.client.endpoint(), Some(endpoint(1)));
 }
@@ -487,9 +495,10 @@ fn garbage_is_silent() {
     let mut world = World::connected();
     let from = Endpoint::from(endpoint(66));
     for garbage in [&[0_u8; 148][..], b"", &[4; 64], &[1, 0, 0, 0]] {
-        let outcome = world
-            .client
-            .from_network(from, garbage, &mut world.out, world.now);
+        let outcome =
+            world
+                .client
+                .from_network(from, Ecn::NotEct, garbage, &mut world.out, world.now);
         assert!(matches!(outcome, Outcome::Dropped(_)), "{outcome:?}");
     }
     assert!(world.out.datagrams.is_empty() && world.out.packets.is_empty());

@@ -9,7 +9,9 @@
 //! # fn turn(inputs: &mut Inputs, outputs: &mut Outputs, waker: &Waker) -> std::io::Result<()> {
 //! let ready = inputs.wait(waker, None, Mono::NEVER, Clock::now().mono)?;
 //! let now = Clock::now();
-//! inputs.udp(ready, |from, datagram| { /* engine.from_network(from, datagram, outputs, now) */ });
+//! inputs.udp(ready, |from, ecn, datagram| {
+//!     /* engine.from_network(from, ecn, datagram, outputs, now) */
+//! });
 //! inputs.tun(ready, |packet| {
 //!     // judge packet.packet() once, then
 //!     packet.for_each_segment(|segment| { /* seal into outputs.datagram() */ });
@@ -25,6 +27,7 @@ use crate::send_batch::BUFFER;
 use crate::split::SuperPacket;
 use crate::tun::{READ_BUFFER, Tun, TunRx, TunTx};
 use crate::udp::{RECEIVE_BUFFER, RECEIVE_BUFFERS, UdpEnd, UdpRx, UdpTx};
+use postern_proto::ecn::Ecn;
 use postern_proto::mtu::PACKET_ROOM;
 use postern_proto::now::Mono;
 use postern_proto::outbox::{Endpoint, Outbox};
@@ -126,9 +129,9 @@ impl Inputs {
         .wait(deadline, now)
     }
 
-    /// Hands over the datagrams of this turn, each with where it came from and which of our
-    /// addresses it was sent to.
-    pub fn udp(&mut self, ready: Ready, mut handle: impl FnMut(Endpoint, &mut [u8])) {
+    /// Hands over the datagrams of this turn, each with where it came from, which of our
+    /// addresses it was sent to, and the ECN bits of its IP header.
+    pub fn udp(&mut self, ready: Ready, mut handle: impl FnMut(Endpoint, Ecn, &mut [u8])) {
         if ready.udp4 {
             self.udp.receive_v4(TURN_BYTES, &mut handle);
         }
@@ -174,8 +177,8 @@ impl Outbox for Outputs {
         self.udp.slot(to, room)
     }
 
-    fn commit_datagram(&mut self, len: usize) {
-        self.udp.commit(len);
+    fn commit_datagram(&mut self, len: usize, ecn: Ecn) {
+        self.udp.commit(len, ecn);
     }
 
     fn packet(&mut self) -> &mut [u8] {
@@ -215,12 +218,12 @@ mod tests {
             .wait(waker, None, now + Duration::from_secs(5), now)
             .unwrap();
         let mut count = 0;
-        inputs.udp(ready, |from, datagram| {
+        inputs.udp(ready, |from, ecn, datagram| {
             count += 1;
             outputs
                 .datagram(from, datagram.len())
                 .copy_from_slice(datagram);
-            outputs.commit_datagram(datagram.len());
+            outputs.commit_datagram(datagram.len(), ecn);
         });
         outputs.flush();
         count
@@ -233,7 +236,7 @@ mod tests {
         let (mut there_in, mut there_out, there) = road();
         for number in 0..200u8 {
             here_out.datagram(there.into(), 1000)[..1000].fill(number);
-            here_out.commit_datagram(1000);
+            here_out.commit_datagram(1000, Ecn::Ect0);
         }
         here_out.flush();
         let mut echoed = 0;
@@ -249,8 +252,8 @@ mod tests {
                 .wait(&waker, None, now + Duration::from_secs(5), now)
                 .unwrap();
             assert!(ready.udp4, "{} of 200 came back", back.len());
-            here_in.udp(ready, |from, datagram| {
-                assert_eq!((from.remote, datagram.len()), (there, 1000));
+            here_in.udp(ready, |from, ecn, datagram| {
+                assert_eq!((from.remote, ecn, datagram.len()), (there, Ecn::Ect0, 1000));
                 back.push(datagram[0]);
             });
         }

@@ -1,6 +1,7 @@
 //! Datagrams that wait for the end of the turn, side by side in one buffer, so that a run of
 //! equal ones to one peer leaves in one system call. Encryption writes straight into it.
 
+use postern_proto::ecn::Ecn;
 use postern_proto::mtu::DATAGRAM_ROOM;
 use postern_proto::outbox::Endpoint;
 
@@ -18,11 +19,13 @@ pub const MAX_RUNS: usize = 128;
 
 const _: () = assert!(DATAGRAM_ROOM <= BUFFER);
 
-/// A run of datagrams to one peer: all of one size, the last may be shorter.
+/// A run of datagrams to one peer with one mark: all of one size, the last may be shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run<'a> {
     /// Where to, and from which of our addresses.
     pub to: Endpoint,
+    /// What their IP headers carry.
+    pub ecn: Ecn,
     /// All of them, one after the other.
     pub bytes: &'a [u8],
     /// Bytes of each but the last.
@@ -45,6 +48,7 @@ impl<'a> Run<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     to: Endpoint,
+    ecn: Ecn,
     start: usize,
     end: usize,
     segment: usize,
@@ -86,9 +90,9 @@ impl SendBatch {
         &mut self.bytes[self.used..end]
     }
 
-    /// The first `len` bytes of the last slot are a datagram. Without a slot, or with a length of
+    /// The first `len` bytes of the last slot are a datagram, to be marked `ecn`. Without a slot, or with a length of
     /// zero, nothing happens.
-    pub fn commit(&mut self, len: usize) {
+    pub fn commit(&mut self, len: usize, ecn: Ecn) {
         let Some(to) = self.to.take() else { return };
         let start = self.used;
         let len = len.min(BUFFER - start);
@@ -97,9 +101,10 @@ impl SendBatch {
         }
         self.used += len;
         match self.runs.last_mut() {
-            Some(run) if run.accepts(to, len) => run.end += len,
+            Some(run) if run.accepts(to, ecn, len) => run.end += len,
             _ => self.runs.push(Waiting {
                 to,
+                ecn,
                 start,
                 end: start + len,
                 segment: len,
@@ -119,6 +124,7 @@ impl SendBatch {
             let bytes = &self.bytes[run.start..run.end];
             send(Run {
                 to: run.to,
+                ecn: run.ecn,
                 bytes,
                 segment: run.segment,
             });
@@ -129,9 +135,10 @@ impl SendBatch {
 }
 
 impl Waiting {
-    fn accepts(&self, to: Endpoint, len: usize) -> bool {
+    fn accepts(&self, to: Endpoint, ecn: Ecn, len: usize) -> bool {
         let so_far = self.end - self.start;
         self.to == to
+            && self.ecn == ecn
             && len <= self.segment
             // A shorter one was the last of its run.
             && so_far.is_multiple_of(self.segment)
@@ -152,7 +159,7 @@ mod tests {
 
     fn put(batch: &mut SendBatch, to: Endpoint, datagram: &[u8]) {
         batch.slot(to, datagram.len())[..datagram.len()].copy_from_slice(datagram);
-        batch.commit(datagram.len());
+        batch.commit(datagram.len(), Ecn::NotEct);
     }
 
     fn sizes(batch: &mut SendBatch) -> Vec<(Endpoint, Vec<usize>)> {
@@ -196,7 +203,7 @@ mod tests {
         let mut batch = SendBatch::default();
         batch.slot(peer(1), 100).fill(9);
         put(&mut batch, peer(2), &[1, 2, 3]);
-        batch.commit(50); // no slot was asked for
+        batch.commit(50, Ecn::NotEct); // no slot was asked for
         let mut seen = Vec::new();
         batch.drain(|run| seen.push((run.to, run.bytes.to_vec())));
         assert_eq!(seen, [(peer(2), vec![1, 2, 3])]);

@@ -48,6 +48,9 @@ reasons! {
     TooLong = "too-long",
 
     // --- the inner packet, before it is judged
+    /// A congestion mark on a packet that cannot carry it (RFC 6040): it is lost, as it would be
+    /// without marks.
+    EcnCe = "ecn-ce",
     /// Fewer bytes than its headers need.
     Truncated = "truncated",
     /// Lengths that disagree with each other or with the bytes at hand.

@@ -5,6 +5,7 @@
 //! alone moves nothing, since it can be replayed by whoever saw it; it is answered where it came
 //! from, and the packet that confirms the key moves the peer. A late packet moves nothing.
 
+use crate::ecn::{self, Ecn};
 use crate::fate::DropReason;
 use crate::gate::{Admission, COOKIE_ROOM, Gate};
 use crate::keys::{PrivateKey, PublicKey};
@@ -195,10 +196,11 @@ impl Peers {
         true
     }
 
-    /// Takes a datagram from the network.
+    /// Takes a datagram from the network, whose IP header carried `ecn`.
     pub fn receive<O: Outbox + ?Sized>(
         &mut self,
         from: Endpoint,
+        ecn: Ecn,
         datagram: &[u8],
         out: &mut O,
         now: Now,
@@ -226,7 +228,7 @@ impl Peers {
         };
         let before = peer.tunnel.handshakes();
         let inbound = match message {
-            Message::Data { .. } => peer.receive_data(from, datagram, out, now),
+            Message::Data { .. } => peer.receive_data(from, ecn, datagram, out, now),
             Message::Initiation | Message::Response { .. } | Message::Cookie { .. } => {
                 peer.receive_handshake(from, datagram, out, now)
             }
@@ -253,7 +255,7 @@ impl Peers {
         let room = out.datagram(endpoint, peer.tunnel.sealed_len(packet.len()));
         let sealed = peer.tunnel.seal(packet, room, now);
         if let Ok(len) = sealed {
-            out.commit_datagram(len);
+            out.commit_datagram(len, ecn::encapsulate(Ecn::of(packet)));
         }
         self.settle(id, out, now);
         sealed.map(|_| ())
@@ -266,7 +268,7 @@ impl Peers {
         {
             let slot = out.datagram(endpoint, CONTROL_ROOM);
             if let Some(len) = peer.tunnel.initiate(slot, now) {
-                out.commit_datagram(len);
+                out.commit_datagram(len, Ecn::NotEct);
                 self.handshakes.initiated += u64::from(len == CONTROL_ROOM);
             }
             self.settle(id, out, now);
@@ -354,7 +356,7 @@ impl Peers {
                 let slot = out.datagram(from, COOKIE_ROOM);
                 if let Some(slot) = slot.get_mut(..COOKIE_ROOM) {
                     slot.copy_from_slice(&reply);
-                    out.commit_datagram(COOKIE_ROOM);
+                    out.commit_datagram(COOKIE_ROOM, Ecn::NotEct);
                     self.handshakes.cookies_sent += 1;
                 }
                 return Inbound::Control {

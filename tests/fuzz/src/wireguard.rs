@@ -5,6 +5,7 @@ use postern_engine::identity::Device;
 use postern_engine::policy::Policy;
 use postern_engine::record::Record;
 use postern_engine::settings::{Limits, OnLogFailure, Settings};
+use postern_proto::ecn::Ecn;
 use postern_proto::keys::PrivateKey;
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::packet::{PacketView, Transport};
@@ -260,10 +261,13 @@ impl World {
                 continue;
             };
             let mut outs = Outs::default();
-            let inbound =
-                self.laptops[n]
-                    .peers
-                    .receive(gateway_at().into(), &bytes, &mut outs, self.now);
+            let inbound = self.laptops[n].peers.receive(
+                gateway_at().into(),
+                Ecn::NotEct,
+                &bytes,
+                &mut outs,
+                self.now,
+            );
             if let Inbound::Packet { len, .. } = inbound {
                 use postern_proto::outbox::Outbox as _;
                 let inner = outs.packet()[..len].to_vec();
@@ -283,7 +287,7 @@ impl World {
     fn network(&mut self, from: SocketAddr, bytes: &[u8]) {
         let before = self.outs.packets.len();
         self.gateway
-            .from_network(from.into(), bytes, &mut self.outs, self.now);
+            .from_network(from.into(), Ecn::NotEct, bytes, &mut self.outs, self.now);
         for packet in &self.outs.packets[before..] {
             let view = PacketView::parse(packet).expect("only what is valid passes");
             assert_eq!(

@@ -5,6 +5,7 @@ use crate::net::{Outs, carries_packet, introduces};
 use crate::packet::{self, ACK, FIN, Key, PSH, Packet, Proto, RST, Socket, What};
 use crate::target::{read_stamp, stamped};
 use postern_client::state::{Client, Config, Outcome};
+use postern_proto::ecn::Ecn;
 use postern_proto::keys::{PrivateKey, PublicKey};
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::Endpoint;
@@ -223,23 +224,25 @@ impl Laptop {
         let mut did = Did::default();
         let got = match &mut self.side {
             Side::Postern(client) => {
-                let outcome = client.from_network(from.into(), bytes, &mut outs, now);
+                let outcome = client.from_network(from.into(), Ecn::NotEct, bytes, &mut outs, now);
                 did.dropped = matches!(outcome, Outcome::Dropped(_));
                 (outcome == Outcome::Passed)
                     .then(|| outs.packets.pop())
                     .flatten()
             }
-            Side::Stock(peers, _) => match peers.receive(from.into(), bytes, &mut outs, now) {
-                Inbound::Packet { len, .. } => {
-                    use postern_proto::outbox::Outbox as _;
-                    Some(outs.packet()[..len].to_vec())
+            Side::Stock(peers, _) => {
+                match peers.receive(from.into(), Ecn::NotEct, bytes, &mut outs, now) {
+                    Inbound::Packet { len, .. } => {
+                        use postern_proto::outbox::Outbox as _;
+                        Some(outs.packet()[..len].to_vec())
+                    }
+                    Inbound::Control { .. } => None,
+                    Inbound::Dropped { .. } => {
+                        did.dropped = true;
+                        None
+                    }
                 }
-                Inbound::Control { .. } => None,
-                Inbound::Dropped { .. } => {
-                    did.dropped = true;
-                    None
-                }
-            },
+            }
         };
         did.sent = self.attach(outs, None)?;
         if self.is_stock() && self.is_connected(now) {

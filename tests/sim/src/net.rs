@@ -2,6 +2,7 @@
 
 use crate::dice::{Dice, Seeded};
 use crate::packet::Packet;
+use postern_proto::ecn::Ecn;
 use postern_proto::mtu;
 use postern_proto::now::Mono;
 use postern_proto::outbox::{Endpoint, Outbox};
@@ -134,7 +135,7 @@ impl Outbox for Outs {
         &mut self.datagram
     }
 
-    fn commit_datagram(&mut self, len: usize) {
+    fn commit_datagram(&mut self, len: usize, _: Ecn) {
         if let Some(to) = self.to {
             self.datagrams.push((to, self.datagram[..len].to_vec()));
         }

@@ -1,8 +1,9 @@
 //! The receiving half: GRO and recvmmsg.
 
 use super::Half;
+use postern_proto::ecn::Ecn;
 use postern_proto::outbox::Endpoint;
-use quinn_udp::RecvMeta;
+use quinn_udp::{EcnCodepoint, RecvMeta};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -66,7 +67,7 @@ impl UdpRx {
     }
 
     /// Hands over what the IPv4 socket has, until `most` bytes have come.
-    pub fn receive_v4(&mut self, most: usize, handle: impl FnMut(Endpoint, &mut [u8])) {
+    pub fn receive_v4(&mut self, most: usize, handle: impl FnMut(Endpoint, Ecn, &mut [u8])) {
         receive(
             self.v4.as_ref(),
             &mut self.bytes,
@@ -77,7 +78,7 @@ impl UdpRx {
     }
 
     /// Hands over what the IPv6 socket has, until `most` bytes have come.
-    pub fn receive_v6(&mut self, most: usize, handle: impl FnMut(Endpoint, &mut [u8])) {
+    pub fn receive_v6(&mut self, most: usize, handle: impl FnMut(Endpoint, Ecn, &mut [u8])) {
         receive(
             self.v6.as_ref(),
             &mut self.bytes,
@@ -93,7 +94,7 @@ fn receive(
     bytes: &mut [u8],
     stats: &mut UdpRxStats,
     most: usize,
-    mut handle: impl FnMut(Endpoint, &mut [u8]),
+    mut handle: impl FnMut(Endpoint, Ecn, &mut [u8]),
 ) {
     let Some(half) = half else { return };
     let mut bytes_so_far = 0;
@@ -127,11 +128,17 @@ fn receive(
                 remote: meta.addr,
                 local: meta.dst_ip,
             };
+            let ecn = match meta.ecn {
+                None => Ecn::NotEct,
+                Some(EcnCodepoint::Ect0) => Ecn::Ect0,
+                Some(EcnCodepoint::Ect1) => Ecn::Ect1,
+                Some(EcnCodepoint::Ce) => Ecn::Ce,
+            };
             let message = &mut message[..meta.len.min(RECEIVE_BUFFER)];
             // An empty datagram has no stride.
             for datagram in message.chunks_mut(meta.stride.max(1)) {
                 stats.datagrams += 1;
-                handle(from, datagram);
+                handle(from, ecn, datagram);
             }
         }
         if count < RECEIVE_BUFFERS || bytes_so_far >= most {

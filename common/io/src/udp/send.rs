@@ -3,9 +3,10 @@
 use super::Half;
 use crate::clock::Clock;
 use crate::send_batch::{Run, SendBatch};
+use postern_proto::ecn::Ecn;
 use postern_proto::now::Mono;
 use postern_proto::outbox::Endpoint;
-use quinn_udp::Transmit;
+use quinn_udp::{EcnCodepoint, Transmit};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use std::io;
@@ -70,9 +71,9 @@ impl UdpTx {
         self.batch.slot(to, room)
     }
 
-    /// The first `len` bytes of the last slot are to be sent.
-    pub fn commit(&mut self, len: usize) {
-        self.batch.commit(len);
+    /// The first `len` bytes of the last slot are to be sent, marked `ecn`.
+    pub fn commit(&mut self, len: usize, ecn: Ecn) {
+        self.batch.commit(len, ecn);
     }
 
     /// Sends everything. A queue that is full is waited for, a millisecond at most; what it does
@@ -116,7 +117,7 @@ impl Half {
     fn send_run(&mut self, mut run: Run<'_>, no_gso: &mut NoGso, stats: &mut UdpTxStats) {
         let count = run.datagrams();
         if count > 1 && self.state.max_gso_segments() >= count && !no_gso.covers(run.to.remote) {
-            match self.send_from_anywhere(&mut run.to, run.bytes, Some(run.segment)) {
+            match self.send_from_anywhere(&mut run.to, run.ecn, run.bytes, Some(run.segment)) {
                 Ok(()) => {
                     stats.calls += 1;
                     stats.datagrams += count as u64;
@@ -136,7 +137,7 @@ impl Half {
             }
         }
         for datagram in run.iter() {
-            match self.send_from_anywhere(&mut run.to, datagram, None) {
+            match self.send_from_anywhere(&mut run.to, run.ecn, datagram, None) {
                 Ok(()) => {
                     stats.calls += 1;
                     stats.datagrams += 1;
@@ -154,14 +155,15 @@ impl Half {
     fn send_from_anywhere(
         &mut self,
         to: &mut Endpoint,
+        ecn: Ecn,
         contents: &[u8],
         segment_size: Option<usize>,
     ) -> io::Result<()> {
-        match self.send(*to, contents, segment_size) {
+        match self.send(*to, ecn, contents, segment_size) {
             Err(error) if to.local.is_some() && is_about_source(&error) => {
                 self.arm_again();
                 let anywhere = Endpoint::from(to.remote);
-                self.send(anywhere, contents, segment_size)?;
+                self.send(anywhere, ecn, contents, segment_size)?;
                 *to = anywhere;
                 Ok(())
             }
@@ -170,10 +172,16 @@ impl Half {
     }
 
     /// Sends, and waits once for a full queue.
-    fn send(&self, to: Endpoint, contents: &[u8], segment_size: Option<usize>) -> io::Result<()> {
+    fn send(
+        &self,
+        to: Endpoint,
+        ecn: Ecn,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) -> io::Result<()> {
         let transmit = Transmit {
             destination: to.remote,
-            ecn: None,
+            ecn: codepoint(ecn),
             contents,
             segment_size,
             src_ip: to.local,
@@ -187,6 +195,16 @@ impl Half {
             }
             result => result,
         }
+    }
+}
+
+/// `None` leaves the field zero, which is not-ECT.
+fn codepoint(ecn: Ecn) -> Option<EcnCodepoint> {
+    match ecn {
+        Ecn::NotEct => None,
+        Ecn::Ect0 => Some(EcnCodepoint::Ect0),
+        Ecn::Ect1 => Some(EcnCodepoint::Ect1),
+        Ecn::Ce => Some(EcnCodepoint::Ce),
     }
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::host::testing::in_namespace;
 use crate::poll::{Sources, Waker};
+use postern_proto::ecn::Ecn;
 use postern_proto::outbox::Endpoint;
 use std::net::IpAddr;
 use std::process::Command;
@@ -29,7 +30,8 @@ fn receive_all(receiver: &mut UdpRx, wanted: usize) -> Vec<(Endpoint, Vec<u8>)> 
         .wait(now + Duration::from_secs(5), now)
         .unwrap();
         assert!(ready.udp(), "{} of {wanted} datagrams came", got.len());
-        let mut collect = |from: Endpoint, datagram: &mut [u8]| got.push((from, datagram.to_vec()));
+        let mut collect =
+            |from: Endpoint, _: Ecn, datagram: &mut [u8]| got.push((from, datagram.to_vec()));
         receiver.receive_v4(usize::MAX, &mut collect);
         receiver.receive_v6(usize::MAX, &mut collect);
     }
@@ -38,7 +40,7 @@ fn receive_all(receiver: &mut UdpRx, wanted: usize) -> Vec<(Endpoint, Vec<u8>)> 
 
 fn put(sender: &mut UdpTx, to: Endpoint, datagram: &[u8]) {
     sender.slot(to, datagram.len())[..datagram.len()].copy_from_slice(datagram);
-    sender.commit(datagram.len());
+    sender.commit(datagram.len(), Ecn::NotEct);
 }
 
 #[test]

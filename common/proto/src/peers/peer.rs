@@ -1,6 +1,7 @@
 //! One peer: its tunnel, where it is, and what it is owed.
 
 use super::{Control, Handshakes, Inbound, PeerId};
+use crate::ecn::{self, Ecn};
 use crate::fate::DropReason;
 use crate::keys::PublicKey;
 use crate::now::{Mono, Now};
@@ -66,17 +67,25 @@ impl Peer {
     pub(super) fn receive_data<O: Outbox + ?Sized>(
         &mut self,
         from: Endpoint,
+        outer: Ecn,
         datagram: &[u8],
         out: &mut O,
         now: Now,
     ) -> Inbound {
         let peer = self.id;
-        match self.tunnel.open(datagram, out.packet(), now) {
-            Opened::Packet { len, newest } => Inbound::Packet {
-                peer,
-                len,
-                roamed: newest && self.moved(from),
-            },
+        let slot = out.packet();
+        match self.tunnel.open(datagram, slot, now) {
+            Opened::Packet { len, newest } => {
+                let roamed = newest && self.moved(from);
+                // Only now: a mark on what anybody could have sent means nothing.
+                match ecn::pass_on(slot.get_mut(..len).unwrap_or_default(), outer) {
+                    Ok(()) => Inbound::Packet { peer, len, roamed },
+                    Err(reason) => Inbound::Dropped {
+                        reason,
+                        peer: Some(peer),
+                    },
+                }
+            }
             Opened::Keepalive { newest } => {
                 let roamed = newest && self.moved(from);
                 Inbound::Control {
@@ -133,7 +142,7 @@ impl Peer {
             }
         };
         if len > 0 {
-            out.commit_datagram(len);
+            out.commit_datagram(len, Ecn::NotEct);
         }
         let roamed = what == Control::Established && self.moved(from);
         Inbound::Control {
@@ -162,7 +171,7 @@ impl Peer {
             };
             match self.tunnel.tick(slot, now) {
                 Tick::Send(len) if self.endpoint.is_some() => {
-                    out.commit_datagram(len);
+                    out.commit_datagram(len, Ecn::NotEct);
                     handshakes.initiated += u64::from(len == CONTROL_ROOM);
                 }
                 Tick::Send(_) => {}

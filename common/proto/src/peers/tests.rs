@@ -420,7 +420,7 @@ fn an_outbox_without_room_does_not_hang_the_timers() {
         fn datagram(&mut self, _: Endpoint, _: usize) -> &mut [u8] {
             &mut []
         }
-        fn commit_datagram(&mut self, _: usize) {
+        fn commit_datagram(&mut self, _: usize, _: Ecn) {
             panic!("nothing fits");
         }
         fn packet(&mut self) -> &mut [u8] {

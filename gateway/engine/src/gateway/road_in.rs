@@ -6,6 +6,7 @@ use crate::flow::tcp::TcpState;
 use crate::flow::{Slot, tcp::TcpTrack};
 use crate::record::CloseReason;
 use postern_proto::control::{self, Message};
+use postern_proto::ecn::Ecn;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::Now;
@@ -35,15 +36,16 @@ pub(super) enum Fate {
 }
 
 impl Gateway {
-    /// One datagram from the Internet.
+    /// One datagram from the Internet, whose IP header carried `ecn`.
     pub fn from_network(
         &mut self,
         from: Endpoint,
+        ecn: Ecn,
         datagram: &[u8],
         out: &mut impl Outbox,
         now: Now,
     ) {
-        match self.peers.receive(from, datagram, out, now) {
+        match self.peers.receive(from, ecn, datagram, out, now) {
             Inbound::Packet { peer, len, .. } => {
                 self.take_packet(peer, len, out, now);
                 self.tell_untold(peer, out, now);

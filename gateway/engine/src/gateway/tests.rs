@@ -2,6 +2,7 @@ use super::*;
 use crate::record::{Detail, State};
 use crate::settings::{Limits, OnLogFailure};
 use postern_proto::control::{self, Message};
+use postern_proto::ecn::Ecn;
 use postern_proto::fate::DropReason;
 use postern_proto::now::Wall;
 use postern_proto::packet::{PacketView, TcpFlags};
@@ -51,7 +52,7 @@ impl Outbox for Outs {
         self.datagram.resize(room, 0);
         &mut self.datagram
     }
-    fn commit_datagram(&mut self, len: usize) {
+    fn commit_datagram(&mut self, len: usize, _: Ecn) {
         self.datagrams
             .push((self.to.expect("a slot"), self.datagram[..len].to_vec()));
     }
@@ -159,8 +160,13 @@ impl World {
             let mut from_gateway = Outs::default();
             let source = self.laptops[laptop].address;
             for (_, datagram) in std::mem::take(&mut from_laptop.datagrams) {
-                self.gateway
-                    .from_network(source.into(), &datagram, &mut from_gateway, self.now);
+                self.gateway.from_network(
+                    source.into(),
+                    Ecn::NotEct,
+                    &datagram,
+                    &mut from_gateway,
+                    self.now,
+                );
             }
             self.target.append(&mut from_gateway.packets);
             if from_gateway.datagrams.is_empty() {
@@ -181,7 +187,7 @@ impl World {
                 .expect("sent to a laptop");
             match side
                 .peers
-                .receive(gateway.into(), &datagram, answers, self.now)
+                .receive(gateway.into(), Ecn::NotEct, &datagram, answers, self.now)
             {
                 Inbound::Packet { len, .. } => received.push(answers.packet()[..len].to_vec()),
                 Inbound::Control { .. } | Inbound::Dropped { .. } => {}

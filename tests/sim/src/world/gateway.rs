@@ -6,6 +6,7 @@ use crate::dice::Dice as _;
 use crate::model::Expect;
 use crate::net::{Datagram, Outs};
 use crate::packet::{self, Packet, What};
+use postern_proto::ecn::Ecn;
 use postern_proto::fate::DropReason;
 use postern_proto::now::Mono;
 use postern_proto::outbox::Endpoint;
@@ -15,8 +16,13 @@ impl World {
     pub(crate) fn gateway_receives(&mut self, datagram: Datagram) -> Check {
         let mut outs = Outs::default();
         let before = self.endpoint(datagram.laptop);
-        self.gateway
-            .from_network(datagram.from.into(), &datagram.bytes, &mut outs, self.now);
+        self.gateway.from_network(
+            datagram.from.into(),
+            Ecn::NotEct,
+            &datagram.bytes,
+            &mut outs,
+            self.now,
+        );
         let drops = self.watch.new_drops(&self.gateway);
         let fate = self.watch.tunnel_fate(&drops)?;
         if !datagram.tampered && self.captured.len() < 64 {

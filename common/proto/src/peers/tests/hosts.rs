@@ -32,7 +32,7 @@ impl Outbox for Sink {
         self.slot = vec![0; room];
         &mut self.slot
     }
-    fn commit_datagram(&mut self, len: usize) {
+    fn commit_datagram(&mut self, len: usize, _: Ecn) {
         self.sent.push((self.to, self.slot[..len].to_vec()));
     }
     fn packet(&mut self) -> &mut [u8] {
@@ -74,7 +74,9 @@ impl Host {
     }
 
     pub(super) fn receive(&mut self, from: Endpoint, datagram: &[u8], now: Now) -> Inbound {
-        let inbound = self.peers.receive(from, datagram, &mut self.out, now);
+        let inbound = self
+            .peers
+            .receive(from, Ecn::NotEct, datagram, &mut self.out, now);
         self.seen.push(inbound);
         inbound
     }
