@@ -5,6 +5,7 @@ use crate::instance::{Instance, InstanceError, RUN_DIR};
 use crate::report::Report;
 use crate::run::{self, UpOptions};
 use clap::{Parser, Subcommand, ValueEnum};
+use postern_io::offload::Switches;
 use postern_io::telemetry::{self, LogFormat};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,15 @@ enum Command {
         /// Name the interface; the first free of postern0, postern1, … otherwise.
         #[arg(long)]
         interface: Option<String>,
+        /// Use the kernel's offloads (auto), none (off), or switch some, for example
+        /// tun=off,udp-send=off (tun-read, tun-write, udp-send, udp-receive).
+        #[arg(
+            long,
+            env = "POSTERN_OFFLOAD",
+            default_value = "auto",
+            value_name = "SWITCHES"
+        )]
+        offload: Switches,
     },
     /// Bring a tunnel down and wait until everything is put back.
     Down {
@@ -68,12 +78,14 @@ pub fn main() -> ExitCode {
             profile,
             name,
             interface,
+            offload,
         } => {
             let options = UpOptions {
                 profile: profile.clone(),
                 name: name.clone(),
                 interface: interface.clone(),
                 run_dir: cli.run_dir.clone(),
+                offload: *offload,
             };
             telemetry::init("POSTERN_LOG", LogFormat::Text)
                 .map_err(|error| failure(2, &error))

@@ -1,6 +1,7 @@
 //! What `status` says: the answer of a running client, as JSON or for people.
 
 use crate::state::{Refusal, Status};
+use postern_io::offload::Offloads;
 use postern_proto::control::Message;
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Now;
@@ -51,6 +52,9 @@ pub struct Report {
     pub held: usize,
     /// What went no further, by reason; only reasons that occurred.
     pub drops: BTreeMap<String, u64>,
+    /// How each half of the kernel's offloads stands.
+    #[serde(default)]
+    pub offload: Offloads,
     /// What the gateway refused or cut, newest last.
     pub refusals: Vec<ReportedRefusal>,
 }
@@ -92,7 +96,7 @@ pub struct Identity {
 impl Report {
     /// From the packet logic's status.
     #[must_use]
-    pub fn new(identity: &Identity, status: &Status, now: Now) -> Report {
+    pub fn new(identity: &Identity, status: &Status, offload: Offloads, now: Now) -> Report {
         let profile = &identity.profile;
         let age = status
             .last_handshake
@@ -122,6 +126,7 @@ impl Report {
                 .filter(|(_, count)| *count > 0)
                 .map(|(reason, count)| (reason.as_str().to_owned(), count))
                 .collect(),
+            offload,
             refusals: status.refusals.iter().filter_map(reported).collect(),
         }
     }
@@ -217,6 +222,9 @@ impl fmt::Display for Report {
                 .map(|(reason, count)| format!("{reason} {count}"));
             writeln!(f, "dropped         {}", join(drops))?;
         }
+        for (half, state) in &self.offload {
+            writeln!(f, "{:15} {state}", half.as_str())?;
+        }
         if !self.refusals.is_empty() {
             writeln!(f, "\nlast refusals by the gateway, newest first")?;
         }
@@ -287,6 +295,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use postern_io::offload::{Half, HalfState};
 
     fn report() -> Report {
         Report {
@@ -312,6 +321,14 @@ mod tests {
             tx_packets: 4,
             held: 0,
             drops: BTreeMap::from([("not-included".to_owned(), 2)]),
+            offload: Offloads::from([(
+                Half::TunWrite,
+                HalfState {
+                    on: false,
+                    detail: "switched off".to_owned(),
+                    fallbacks: 0,
+                },
+            )]),
             refusals: vec![ReportedRefusal {
                 at: "2026-11-22T05:01:00.000Z".to_owned(),
                 count: 3,
@@ -335,6 +352,7 @@ mod tests {
             "received        12 kB in 9 packets",
             "include         192.0.2.10, 198.51.100.0/24",
             "dropped         not-included 2",
+            "tun-write       off (switched off)",
             "refused 192.0.2.10:22/tcp  policy, rule `default?[31m`: group `sre` is missing  (x3)",
         ] {
             assert!(text.contains(line), "{line:?} not in:\n{text}");

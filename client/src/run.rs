@@ -11,10 +11,11 @@ use error::io;
 use ipnet::IpNet;
 use postern_io::clock::Clock;
 use postern_io::host::{has_net_admin, routes};
+use postern_io::offload::{Switches, offloads};
 use postern_io::poll::Waker;
 use postern_io::road::{Inputs, Outputs, open};
 use postern_io::signal::Signals;
-use postern_io::tun::{Offload, Tun, TunOptions};
+use postern_io::tun::{Tun, TunOptions};
 use postern_io::udp::{UdpEnd, UdpOptions};
 use postern_proto::now::{Mono, Now};
 use postern_proto::profile::Profile;
@@ -51,6 +52,8 @@ pub struct UpOptions {
     pub interface: Option<String>,
     /// Where lock, state file and socket are.
     pub run_dir: PathBuf,
+    /// Which of the kernel's offloads may be used.
+    pub offload: Switches,
 }
 
 /// Brings the tunnel up and keeps it up until a signal or `postern down`.
@@ -91,19 +94,40 @@ pub fn up(options: &UpOptions) -> Result<(), UpError> {
         );
     }
     let tunnel = SplitTunnel::announce(&instance.state_file(), &interface, &plan)?;
-    let result = Worker::set_up(
-        &instance, profile, &interface, plan, &tunnel, waker, resolver,
-    )
-    .and_then(|mut worker| {
-        worker.resolved(resolved);
-        worker.run(&signals)
-    });
+    let result = ends(options, &profile, interface, &plan)
+        .and_then(|ends| Worker::set_up(&instance, profile, ends, &tunnel, waker, resolver))
+        .and_then(|mut worker| {
+            worker.resolved(resolved);
+            worker.run(&signals)
+        });
     // The interface went with the worker, and its routes with it.
     let removed = tunnel.remove();
     let _ = std::fs::remove_file(instance.socket());
     drop::<Lock>(lock);
     result?;
     Ok(removed?)
+}
+
+/// The sockets and the interface.
+fn ends(
+    options: &UpOptions,
+    profile: &Profile,
+    interface: String,
+    plan: &Plan,
+) -> Result<(UdpEnd, Tun), UpError> {
+    let udp = UdpEnd::bind(&UdpOptions {
+        offload: options.offload,
+        ..UdpOptions::default()
+    })?;
+    let tun = Tun::open(&TunOptions {
+        name: interface,
+        mtu: profile.mtu,
+        v4: plan.v4.map(|address| (address, 32)),
+        v6: plan.v6.map(|address| (address, 128)),
+        queue: postern_io::tun::DEFAULT_QUEUE,
+        offload: options.offload,
+    })?;
+    Ok((udp, tun))
 }
 
 /// Everything that the loop turns.
@@ -130,8 +154,7 @@ impl Worker {
     fn set_up(
         instance: &Instance,
         profile: Profile,
-        interface: &str,
-        plan: Plan,
+        (udp, tun): (UdpEnd, Tun),
         tunnel: &SplitTunnel,
         waker: Waker,
         resolver: Resolver,
@@ -139,15 +162,6 @@ impl Worker {
         let version = env!("CARGO_PKG_VERSION");
         let config = Config::from_profile(&profile, version).ok_or(UpError::OwnKey)?;
         let client = Client::new(config, seed()?).map_err(|_| UpError::OwnKey)?;
-        let udp = UdpEnd::bind(&UdpOptions::default())?;
-        let tun = Tun::open(&TunOptions {
-            name: interface.to_owned(),
-            mtu: profile.mtu,
-            v4: plan.v4.map(|address| (address, 32)),
-            v6: plan.v6.map(|address| (address, 128)),
-            queue: postern_io::tun::DEFAULT_QUEUE,
-            offload: Offload::Auto,
-        })?;
         let interface = tun.name().to_owned();
         tunnel.make_routes(tun.has_v6())?;
         let (inputs, outputs) = open(udp, Some(tun)).map_err(io("setting up the sockets"))?;
@@ -219,8 +233,8 @@ impl Worker {
                 outputs,
                 ..
             } = self;
-            inputs.udp(ready, |from, ecn, datagram| {
-                client.from_network(from, ecn, datagram, outputs, now);
+            inputs.udp(ready, |from, datagram| {
+                client.from_network(from, datagram, outputs, now);
             });
             let read = inputs.tun(ready, |packet| {
                 if client.admit(packet.packet(), outputs).is_ok() {
@@ -251,7 +265,9 @@ impl Worker {
             let answer = match question.request {
                 Request::Status => {
                     let status = self.client.status(now);
-                    Answer::Status(Box::new(Report::new(&self.identity, &status, now)))
+                    let offload = offloads(&self.inputs, &self.outputs);
+                    let report = Report::new(&self.identity, &status, offload, now);
+                    Answer::Status(Box::new(report))
                 }
                 Request::Down => Answer::Stopping,
             };

@@ -7,6 +7,7 @@ mod select;
 pub use select::{BadDestination, Destination, FlowFilter};
 
 use ipnet::IpNet;
+use postern_io::offload::Offloads;
 use postern_proto::flow_key::Protocol;
 use postern_proto::keys::PublicKey;
 use postern_proto::profile::ProfileGateway;
@@ -185,6 +186,9 @@ pub struct WorkerSnapshot {
     pub peers: Vec<PeerView>,
     /// Bounded queues and tables of the worker.
     pub queues: Vec<QueueView>,
+    /// How each half of the offloads stands.
+    #[serde(default)]
+    pub offload: Offloads,
     /// Time to judge one new flow.
     pub verdict_seconds: HistogramView,
     /// Time from a change to the last byte that it ended.

@@ -7,6 +7,7 @@ mod units;
 
 use crate::pool::Pool;
 use ipnet::IpNet;
+use postern_io::offload::Switches;
 use postern_proto::profile::HostPort;
 use std::fmt;
 use std::net::SocketAddr;
@@ -49,8 +50,8 @@ pub struct Config {
     pub flow_log: FlowLogConfig,
     /// What happens to new flows when records cannot be written.
     pub on_log_failure: OnLogFailure,
-    /// Whether the kernel's segmentation offloads are used.
-    pub offload: Offload,
+    /// Which of the kernel's offloads may be used.
+    pub offload: Switches,
     /// What devices send into the tunnel; every address of the policy if none.
     pub include: Option<Vec<IpNet>>,
     /// Seconds between keepalives in profiles; never if none.
@@ -77,15 +78,6 @@ pub enum OnLogFailure {
     DenyNew,
     /// They pass; lost records are counted.
     Allow,
-}
-
-/// Use of the kernel's segmentation offloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offload {
-    /// Where the kernel has them.
-    Auto,
-    /// Never.
-    Off,
 }
 
 /// Where records go. At least one of `file` and `stdout`.

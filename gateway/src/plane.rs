@@ -17,8 +17,9 @@ use postern_engine::policy::Policy;
 use postern_engine::settings::{Limits, OnLogFailure, Settings};
 use postern_io::clock::Clock;
 use postern_io::host::{Egress, GatewayHost, GatewayHostConfig};
+use postern_io::offload;
 use postern_io::poll::Waker;
-use postern_io::tun::{Offload, Tun, TunOptions};
+use postern_io::tun::{Tun, TunOptions};
 use postern_io::udp::{UdpEnd, UdpOptions};
 use postern_proto::keys::PrivateKey;
 use std::io;
@@ -41,8 +42,8 @@ pub struct Plane {
     pub worker: Worker,
     /// To the flow log.
     pub log: FlowLogHandle,
-    /// `tcp+udp`, `tcp` or `off`: what the kernel granted at the start.
-    pub offload: &'static str,
+    /// Which offloads are in use at the start.
+    pub offload: String,
     thread: JoinHandle<io::Result<()>>,
     flow_log: FlowLog,
     host: GatewayHost,
@@ -87,9 +88,9 @@ impl Plane {
     ) -> anyhow::Result<Plane> {
         let (records, flow_log) = FlowLog::start(&config.flow_log).context("flow log")?;
         let tun = Tun::open(&tun_options(config))?;
-        let offload = tun.offload().as_str();
         let host = GatewayHost::set_up(&host_config(config))?;
         let road = postern_io::road::open(udp, Some(tun)).context("sockets")?;
+        let offload = offload::in_words(&offload::offloads(&road.0, &road.1));
         let waker = Waker::new().context("eventfd")?;
         let (commands, receiver) = sync_channel(WORKER_QUEUE);
         let now = Clock::now();
@@ -170,10 +171,7 @@ fn tun_options(config: &Config) -> TunOptions {
         v4: Some((v4, pool.v4.prefix_len())),
         v6: Some((v6, pool.v6.prefix_len())),
         queue: TUN_QUEUE,
-        offload: match config.offload {
-            config::Offload::Auto => Offload::Auto,
-            config::Offload::Off => Offload::Off,
-        },
+        offload: config.offload,
     }
 }
 

@@ -10,7 +10,8 @@ use postern_engine::flow::Flow;
 use postern_engine::flow::tcp::TcpState;
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::DeviceState;
-use postern_io::road::{Inner, Inputs, Outputs};
+use postern_io::offload;
+use postern_io::road::{Inputs, Outputs};
 use postern_proto::fate::DropReason;
 use postern_proto::now::Now;
 use std::collections::BTreeMap;
@@ -82,6 +83,7 @@ pub fn snapshot(
                 capacity: RECORDS_WAITING as u64,
             },
         ],
+        offload: offload::offloads(inputs, outputs),
         verdict_seconds: histogram(&counters.verdict, 1e-9),
         change_to_cut_seconds: histogram(&counters.change_to_cut, 1e-6),
     }
@@ -152,15 +154,6 @@ fn peers(gateway: &Gateway, now: Now) -> Vec<PeerView> {
             flows: device.flows as u64,
         })
         .collect()
-}
-
-/// What the kernel gives and takes at present: `tcp+udp`, `tcp`, `read-only`, `off`.
-#[must_use]
-pub fn offload(outputs: &Outputs) -> &'static str {
-    match &outputs.tun {
-        Inner::Tun(tun) => tun.offload().as_str(),
-        Inner::None { .. } => "off",
-    }
 }
 
 fn queue(name: &str, depth: usize, capacity: usize) -> QueueView {

@@ -109,6 +109,13 @@ impl<'a> Joined<'a> {
         self.group.members
     }
 
+    /// Whether they are UDP datagrams; TCP segments otherwise, where it holds more than one.
+    #[must_use]
+    pub fn is_udp(&self) -> bool {
+        let shape = self.group.shape.as_ref();
+        shape.is_some_and(|shape| shape.flow.protocol == UDP)
+    }
+
     /// Bytes of its packets as they came.
     #[must_use]
     pub fn bytes(&self) -> usize {

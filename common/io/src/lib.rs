@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod clock;
 pub mod host;
 pub mod join;
+pub mod offload;
 pub mod poll;
 pub mod road;
 pub mod send_batch;

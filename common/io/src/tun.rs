@@ -1,15 +1,20 @@
 //! The TUN: super-packets in, super-packets out, and what to say when there is none.
 
-use crate::join::{Joinable, Joined, Joiner};
+use crate::join::Joinable;
+use crate::offload::{Half, HalfState, Switches, Together};
 use crate::split::SuperPacket;
 use crate::virtio::{HEADER, VnetHeader};
 use postern_proto::mtu::SUPER_PACKET;
 use rustix::io::Errno;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
 use tun_rs::{DeviceBuilder, SyncDevice};
+
+mod write;
+
+pub use write::{TunTx, TunTxStats};
 
 /// Bytes of the read buffer: one super-packet. Memory for each worker.
 pub const READ_BUFFER: usize = HEADER + SUPER_PACKET;
@@ -21,16 +26,6 @@ pub const READS: usize = 128;
 /// its own default. With 32, other traffic waits half as long beside a TCP upload, but every
 /// second UDP packet is lost that comes in a burst or while we encrypt.
 pub const DEFAULT_QUEUE: u32 = 500;
-
-/// Whether to ask the kernel for super-packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Offload {
-    /// As far as the kernel goes along.
-    #[default]
-    Auto,
-    /// Packet by packet.
-    Off,
-}
 
 /// How the TUN is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +40,8 @@ pub struct TunOptions {
     pub v6: Option<(Ipv6Addr, u8)>,
     /// Packets or super-packets that the kernel queues towards us (txqueuelen).
     pub queue: u32,
-    /// Whether to ask for super-packets.
-    pub offload: Offload,
+    /// Whether to read and to write super-packets.
+    pub offload: Switches,
 }
 
 /// Why there is no TUN.
@@ -81,46 +76,13 @@ pub enum TunError {
     },
 }
 
-/// What the kernel takes and gives at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OffloadState {
-    /// TCP and UDP super-packets both ways.
-    TcpUdp,
-    /// TCP super-packets both ways (Linux before 6.2).
-    Tcp,
-    /// Super-packets are read, but the kernel refused one that we wrote, so we write packet by
-    /// packet.
-    ReadOnly,
-    /// Packet by packet.
-    Off,
-}
-
-impl OffloadState {
-    /// For logs and status.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            OffloadState::TcpUdp => "tcp+udp",
-            OffloadState::Tcp => "tcp",
-            OffloadState::ReadOnly => "read-only",
-            OffloadState::Off => "off",
-        }
-    }
-
-    fn joinable(self) -> Joinable {
-        Joinable {
-            tcp: matches!(self, OffloadState::TcpUdp | OffloadState::Tcp),
-            udp: self == OffloadState::TcpUdp,
-        }
-    }
-}
-
 /// The interface, before it is [split](Tun::split) into a reader and a writer. It disappears
 /// when both are dropped.
 pub struct Tun {
     device: Arc<SyncDevice>,
     name: String,
-    offload: OffloadState,
+    read: Together,
+    write: Together,
     v6: bool,
 }
 
@@ -140,24 +102,25 @@ impl Tun {
         {
             return Err(TunError::BadName(name.clone()));
         }
-        let device = match options.offload {
-            Offload::Auto => match build(options, true) {
-                // A kernel without offload refuses the ioctl. The second attempt tells whether
-                // that was it.
-                Err(_) => build(options, false),
-                device => device,
-            },
-            Offload::Off => build(options, false),
+        let read = options.offload.allow(Half::TunRead);
+        let write = options.offload.allow(Half::TunWrite);
+        let device = match build(options, read || write) {
+            // A kernel without offload refuses the ioctl. The second attempt tells whether that
+            // was it.
+            Err(_) if read || write => build(options, false),
+            device => device,
         };
         let device = device.map_err(|source| explain(name, source))?;
         let v6 = options
             .v6
             .is_some_and(|(address, prefix)| add_v6(&device, name, address, prefix));
-        let offload = match (device.tcp_gso(), device.udp_gso()) {
-            (true, true) => OffloadState::TcpUdp,
-            (true, false) => OffloadState::Tcp,
-            (false, _) => OffloadState::Off,
+        let probed = Joinable {
+            tcp: device.tcp_gso(),
+            udp: device.udp_gso(),
         };
+        if write && !read && probed.tcp {
+            no_super_packets(&device).map_err(|source| explain(name, source))?;
+        }
         device
             .set_nonblocking(true)
             .map_err(|source| explain(name, source))?;
@@ -165,7 +128,8 @@ impl Tun {
         Ok(Tun {
             device: Arc::new(device),
             name,
-            offload,
+            read: Together::new(probed, read),
+            write: Together::new(probed, write),
             v6,
         })
     }
@@ -182,28 +146,18 @@ impl Tun {
         self.v6
     }
 
-    /// What the kernel went along with.
-    #[must_use]
-    pub fn offload(&self) -> OffloadState {
-        self.offload
-    }
-
     /// Independent halves on the same interface.
     #[must_use]
     pub fn split(self) -> (TunRx, TunTx) {
-        let vnet = self.offload != OffloadState::Off;
+        let vnet = self.device.tcp_gso();
         let reader = TunRx {
             device: Arc::clone(&self.device),
             bytes: vec![0; READ_BUFFER].into_boxed_slice(),
             vnet,
+            offload: self.read.state(0),
             stats: TunRxStats::default(),
         };
-        let writer = TunTx {
-            device: self.device,
-            joiner: Joiner::new(self.offload.joinable()),
-            offload: self.offload,
-            stats: TunTxStats::default(),
-        };
+        let writer = TunTx::new(self.device, vnet, self.write);
         (reader, writer)
     }
 }
@@ -226,6 +180,16 @@ fn build(options: &TunOptions, offload: bool) -> io::Result<SyncDevice> {
     );
     device.enabled(true)?;
     Ok(device)
+}
+
+/// Tells the kernel to cut everything before we read it; what we write may still be joined.
+fn no_super_packets(device: &SyncDevice) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes a set of flags by value and touches no memory of ours.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 fn add_v6(device: &SyncDevice, name: &str, address: Ipv6Addr, prefix: u8) -> bool {
@@ -267,6 +231,7 @@ pub struct TunRx {
     device: Arc<SyncDevice>,
     bytes: Box<[u8]>,
     vnet: bool,
+    offload: HalfState,
     stats: TunRxStats,
 }
 
@@ -281,6 +246,12 @@ impl TunRx {
     #[must_use]
     pub fn stats(&self) -> TunRxStats {
         self.stats
+    }
+
+    /// Whether super-packets are read, and of what.
+    #[must_use]
+    pub fn offload(&self) -> HalfState {
+        self.offload.clone()
     }
 
     /// Hands over what is there, until `most` bytes have come.
@@ -326,123 +297,6 @@ fn parse(vnet: bool, bytes: &mut [u8]) -> Option<SuperPacket<'_>> {
         Err(error) => {
             tracing::debug!(%error, "packet from the TUN dropped");
             None
-        }
-    }
-}
-
-/// What was written so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TunTxStats {
-    /// Writes that succeeded.
-    pub writes: u64,
-    /// Packets that the kernel took.
-    pub packets: u64,
-    /// Packets that it did not take: `kernel-refused`.
-    pub refused: u64,
-    /// Super-packets that had to be written again packet by packet.
-    pub rewritten: u64,
-}
-
-/// The writing half: packets are written into it and leave at [`TunTx::flush`], or before that
-/// when it is full.
-pub struct TunTx {
-    device: Arc<SyncDevice>,
-    joiner: Joiner,
-    offload: OffloadState,
-    stats: TunTxStats,
-}
-
-impl TunTx {
-    /// Room ([`postern_proto::mtu::PACKET_ROOM`]) for one packet.
-    pub fn slot(&mut self) -> &mut [u8] {
-        if !self.joiner.has_room() {
-            self.flush();
-        }
-        self.joiner.slot()
-    }
-
-    /// The first `len` bytes of the last slot are to be written.
-    pub fn commit(&mut self, len: usize) {
-        self.joiner.commit(len);
-    }
-
-    /// Writes everything. What the kernel does not take is dropped and counted.
-    pub fn flush(&mut self) {
-        let TunTx {
-            device,
-            joiner,
-            offload,
-            stats,
-        } = self;
-        joiner.drain(|joined| write(device.as_fd(), offload, stats, &joined));
-        joiner.set_joinable(offload.joinable());
-    }
-
-    /// What was written so far.
-    #[must_use]
-    pub fn stats(&self) -> TunTxStats {
-        self.stats
-    }
-
-    /// What the kernel takes at present.
-    #[must_use]
-    pub fn offload(&self) -> OffloadState {
-        self.offload
-    }
-}
-
-fn write(
-    fd: BorrowedFd<'_>,
-    offload: &mut OffloadState,
-    stats: &mut TunTxStats,
-    joined: &Joined<'_>,
-) {
-    if joined.members() > 1 {
-        match writev(fd, joined.slices) {
-            Ok(()) => {
-                stats.writes += 1;
-                stats.packets += joined.members() as u64;
-                return;
-            }
-            Err(Errno::INVAL | Errno::IO) => stats.rewritten += 1,
-            Err(_) => {
-                stats.refused += joined.members() as u64;
-                return;
-            }
-        }
-    }
-    let header = VnetHeader::PLAIN.to_bytes();
-    let mut taken = 0;
-    for packet in joined.packets() {
-        let slices = [IoSlice::new(&header), IoSlice::new(packet)];
-        let slices = if *offload == OffloadState::Off {
-            &slices[1..]
-        } else {
-            &slices[..]
-        };
-        match writev(fd, slices) {
-            Ok(()) => taken += 1,
-            Err(_) => stats.refused += 1,
-        }
-    }
-    stats.writes += taken;
-    stats.packets += taken;
-    // Some kernels refuse every super-packet (a check that came with 6.11 and went to stable
-    // series). An interface that is down refuses single packets as well and proves nothing.
-    if joined.members() > 1 && taken > 0 && *offload != OffloadState::ReadOnly {
-        *offload = OffloadState::ReadOnly;
-        tracing::warn!(
-            "this kernel refuses joined packets; writing them one by one from now on, which is slower"
-        );
-    }
-}
-
-fn writev(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> Result<(), Errno> {
-    loop {
-        match rustix::io::writev(fd, slices) {
-            Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
         }
     }
 }

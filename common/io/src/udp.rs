@@ -1,16 +1,19 @@
 //! UDP both ways, forty datagrams in one system call: GSO on the way out, GRO and recvmmsg on the
 //! way in, over IPv4 and IPv6 sockets on one port.
 
+use crate::offload::{self, Switches};
 use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+mod group;
 mod receive;
 mod send;
 
+pub use group::{DOOR_BUFFER, UdpGroup};
 pub use receive::{RECEIVE_BUFFER, RECEIVE_BUFFERS, RECEIVE_CALLS, UdpRx, UdpRxStats};
 pub use send::{NO_GSO_DESTINATIONS, NO_GSO_FOR, UdpTx, UdpTxStats};
 
@@ -31,6 +34,8 @@ pub struct UdpOptions {
     pub may_fragment: bool,
     /// SO_MARK on what we send, so that policy routing can tell it from what goes in the tunnel.
     pub mark: Option<u32>,
+    /// Whether to send and to receive datagrams together.
+    pub offload: Switches,
 }
 
 impl Default for UdpOptions {
@@ -41,6 +46,7 @@ impl Default for UdpOptions {
             v6: Some(Ipv6Addr::UNSPECIFIED),
             may_fragment: false,
             mark: None,
+            offload: Switches::AUTO,
         }
     }
 }
@@ -68,6 +74,19 @@ pub enum UdpError {
         /// What would allow it.
         capability: &'static str,
     },
+    /// No mask makes this number.
+    #[error("cannot steer datagrams to {0} workers: use 1, 2, 4 or 8")]
+    Workers(usize),
+    /// The kernel does not take the program that tells workers' datagrams apart.
+    #[error(
+        "cannot steer what arrives at {address} to its worker: {source}; it needs SO_ATTACH_REUSEPORT_CBPF (Linux 4.6, not in gVisor) and room for one filter (sysctl net.core.optmem_max)"
+    )]
+    Steering {
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Neither IPv4 nor IPv6 is there, or neither was asked for.
     #[error("neither IPv4 nor IPv6 sockets can be opened on this host")]
     NoFamily,
@@ -93,6 +112,7 @@ pub struct UdpEnd {
 struct End {
     socket: Socket,
     may_fragment: bool,
+    offload: Switches,
 }
 
 /// What the kernel granted of [`SOCKET_BUFFER`], in bytes: the smaller of the sockets.
@@ -110,37 +130,12 @@ impl UdpEnd {
     /// # Errors
     /// See [`UdpError`].
     pub fn bind(options: &UdpOptions) -> Result<UdpEnd, UdpError> {
-        const TRIES: usize = 16;
-        // With port 0 the kernel picks one for IPv4, which may be taken in IPv6.
-        for last in (0..TRIES).rev() {
-            match UdpEnd::bind_once(options) {
-                Err(UdpError::PortInUse(_)) if options.port == 0 && last > 0 => {}
-                result => return result,
-            }
-        }
-        Err(UdpError::NoFamily)
-    }
-
-    fn bind_once(options: &UdpOptions) -> Result<UdpEnd, UdpError> {
-        let mut port = options.port;
-        let mut open = |address: Option<SocketAddr>| -> Result<Option<Arc<End>>, UdpError> {
-            let Some(mut address) = address else {
-                return Ok(None);
-            };
-            address.set_port(port);
-            let Some(end) = End::open(address, options)? else {
-                return Ok(None);
-            };
-            port = end
-                .port()
-                .map_err(|source| UdpError::Other { address, source })?;
-            Ok(Some(Arc::new(end)))
+        let open = |address| {
+            let end = End::open(address, options, Port::Own, SOCKET_BUFFER)?;
+            Ok(end.into_iter().collect())
         };
-        let v4 = open(options.v4.map(|ip| SocketAddr::from((ip, 0))))?;
-        let v6 = open(options.v6.map(|ip| SocketAddr::from((ip, 0))))?;
-        if v4.is_none() && v6.is_none() {
-            return Err(UdpError::NoFamily);
-        }
+        let (mut v4, mut v6, port) = on_one_port(options, open)?;
+        let (v4, v6) = (v4.pop(), v6.pop());
         Ok(UdpEnd { v4, v6, port })
     }
 
@@ -189,9 +184,65 @@ impl UdpEnd {
     }
 }
 
+/// What IPv4 has, what IPv6 has, and the port of all.
+type Families = (Vec<Arc<End>>, Vec<Arc<End>>, u16);
+
+/// Calls `open` for each family that is wanted. It returns nothing for one that the host does not
+/// have.
+fn on_one_port(
+    options: &UdpOptions,
+    open: impl Fn(SocketAddr) -> Result<Vec<Arc<End>>, UdpError>,
+) -> Result<Families, UdpError> {
+    const TRIES: usize = 16;
+    let once = || {
+        let mut port = options.port;
+        let mut family = |ip: Option<IpAddr>| {
+            let Some(ip) = ip else {
+                return Ok(Vec::new());
+            };
+            let address = SocketAddr::new(ip, port);
+            let ends = open(address)?;
+            if let Some(end) = ends.first() {
+                port = end
+                    .port()
+                    .map_err(|source| UdpError::Other { address, source })?;
+            }
+            Ok(ends)
+        };
+        let v4 = family(options.v4.map(IpAddr::V4))?;
+        let v6 = family(options.v6.map(IpAddr::V6))?;
+        if v4.is_empty() && v6.is_empty() {
+            return Err(UdpError::NoFamily);
+        }
+        Ok((v4, v6, port))
+    };
+    // With port 0 the kernel picks one for IPv4, which may be taken in IPv6.
+    for last in (0..TRIES).rev() {
+        match once() {
+            Err(UdpError::PortInUse(_)) if options.port == 0 && last > 0 => {}
+            result => return result,
+        }
+    }
+    Err(UdpError::NoFamily)
+}
+
+/// Whose a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    /// Nobody else's.
+    Own,
+    /// That of others of the same user who agreed: SO_REUSEPORT.
+    Shared,
+}
+
 impl End {
     /// `None` if the host does not have the address family.
-    fn open(address: SocketAddr, options: &UdpOptions) -> Result<Option<End>, UdpError> {
+    fn open(
+        address: SocketAddr,
+        options: &UdpOptions,
+        port: Port,
+        receive_buffer: usize,
+    ) -> Result<Option<Arc<End>>, UdpError> {
         let explain = |source: io::Error| match source.raw_os_error() {
             Some(libc::EADDRINUSE) => UdpError::PortInUse(address),
             Some(libc::EADDRNOTAVAIL) => UdpError::NoSuchAddress(address),
@@ -226,6 +277,9 @@ impl End {
                     _ => UdpError::Other { address, source },
                 })?;
         }
+        if port == Port::Shared {
+            share_port(&socket).map_err(explain)?;
+        }
         match socket.bind(&address.into()) {
             Ok(()) => {}
             // IPv6 is compiled in, but switched off (net.ipv6.conf.all.disable_ipv6).
@@ -237,12 +291,15 @@ impl End {
             }
             Err(error) => return Err(explain(error)),
         }
-        enlarge(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
-        enlarge(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
-        Ok(Some(End {
+        let (force, polite) = (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
+        enlarge(&socket, force, polite, receive_buffer);
+        let (force, polite) = (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
+        enlarge(&socket, force, polite, SOCKET_BUFFER);
+        Ok(Some(Arc::new(End {
             socket,
             may_fragment: options.may_fragment,
-        }))
+            offload: options.offload,
+        })))
     }
 
     fn port(&self) -> io::Result<u16> {
@@ -255,6 +312,9 @@ impl End {
         let state = UdpSocketState::new((&self.socket).into())?;
         // A time stamp for each packet, which we do not read.
         set_option(&self.socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
+        if !self.offload.allow(offload::Half::UdpReceive) && state.gro_segments() > 1 {
+            set_option(&self.socket, libc::SOL_UDP, libc::UDP_GRO, 0)?;
+        }
         if self.may_fragment {
             let v6 = self.socket.domain()? == Domain::IPV6;
             if v6 {
@@ -300,12 +360,16 @@ impl Half {
 }
 
 /// Past the system's limit where we may, up to it otherwise.
-fn enlarge(socket: &Socket, force: libc::c_int, polite: libc::c_int) {
-    let wanted = SOCKET_BUFFER as libc::c_int;
+fn enlarge(socket: &Socket, force: libc::c_int, polite: libc::c_int, wanted: usize) {
+    let wanted = libc::c_int::try_from(wanted).unwrap_or(libc::c_int::MAX);
     if set_option(socket, libc::SOL_SOCKET, force, wanted).is_err() {
         // What was granted is reported by UdpEnd::buffers.
         let _ = set_option(socket, libc::SOL_SOCKET, polite, wanted);
     }
+}
+
+fn share_port(socket: &Socket) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
 fn set_option(

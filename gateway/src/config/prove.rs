@@ -2,11 +2,10 @@
 
 mod network;
 
-use super::raw::{Field, OneOrMany, Raw, RawFlowLog, RawLimits, RawLog};
-use super::{
-    Config, Egress, FlowLogConfig, Limits, LogConfig, Offload, OnLogFailure, Problem, units,
-};
+use super::raw::{Field, OneOrMany, Raw, RawFlowLog, RawLimits, RawLog, RawOffload};
+use super::{Config, Egress, FlowLogConfig, Limits, LogConfig, OnLogFailure, Problem, units};
 use network::{include, interface, pool};
+use postern_io::offload::Switches;
 use postern_proto::mtu::{DEFAULT_MTU, MAX_MTU, MIN_MTU};
 use postern_proto::profile::HostPort;
 use serde_saphyr::Spanned;
@@ -65,12 +64,7 @@ pub(super) fn prove(raw: Raw, path: &Path) -> Result<Config, Vec<Problem>> {
                 ("allow", OnLogFailure::Allow),
             ],
         ),
-        offload: choice(
-            p,
-            "offload",
-            raw.offload,
-            &[("auto", Offload::Auto), ("off", Offload::Off)],
-        ),
+        offload: offload(p, raw.offload),
         include: include(p, raw.include, pool),
         keepalive: keepalive(p, raw.keepalive),
         limits: limits(p, raw.limits.unwrap_or_default()),
@@ -321,6 +315,29 @@ fn parsed<T: Default + PartialEq>(
         format!("write for example {example}"),
     );
     default
+}
+
+fn offload(p: &mut Vec<Problem>, raw: Field<RawOffload>) -> Switches {
+    let Some(raw) = raw else {
+        return Switches::AUTO;
+    };
+    let each = match raw.value {
+        RawOffload::All(all) => {
+            let all = Some(Spanned::new(all, raw.referenced, raw.defined));
+            let choices = [("auto", Switches::AUTO), ("off", Switches::OFF)];
+            return choice(p, "offload", all, &choices);
+        }
+        RawOffload::Each(each) => each,
+    };
+    let mut switches = Switches::AUTO;
+    for (name, value) in each {
+        let Err(error) = switches.set(&name, &value.value) else {
+            continue;
+        };
+        let field = format!("offload.{name}");
+        say(p, line_of(&value), &field, error.problem(), error.help());
+    }
+    switches
 }
 
 /// Seconds. A laptop behind NAT can only be told that a flow was cut while the path to it is open.

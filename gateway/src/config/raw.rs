@@ -1,7 +1,7 @@
 //! What gateway.yaml may say, with the place of every value. Unknown fields are refused.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) flow_log: Option<RawFlowLog>,
     pub(super) on_log_failure: Field<String>,
-    pub(super) offload: Field<String>,
+    pub(super) offload: Field<RawOffload>,
     pub(super) include: Field<Vec<Spanned<String>>>,
     pub(super) keepalive: Field<String>,
     #[serde(default)]
@@ -90,5 +90,40 @@ impl<'de> Visitor<'de> for OneOrManyVisitor {
             all.push(text);
         }
         Ok(OneOrMany(all))
+    }
+}
+
+/// `off` for all, or `{ tun-read: off, udp: off }`.
+#[derive(Debug)]
+pub(super) enum RawOffload {
+    All(String),
+    Each(Vec<(String, Spanned<String>)>),
+}
+
+impl<'de> Deserialize<'de> for RawOffload {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(OffloadVisitor)
+    }
+}
+
+struct OffloadVisitor;
+
+impl<'de> Visitor<'de> for OffloadVisitor {
+    type Value = RawOffload;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("auto, off, or a map such as { tun: off, udp: auto }")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<RawOffload, E> {
+        Ok(RawOffload::All(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawOffload, A::Error> {
+        let mut each = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            each.push(entry);
+        }
+        Ok(RawOffload::Each(each))
     }
 }

@@ -13,7 +13,7 @@ fn options(name: &str) -> TunOptions {
         v4: None,
         v6: None,
         queue: DEFAULT_QUEUE,
-        offload: Offload::Auto,
+        offload: Switches::AUTO,
     }
 }
 
@@ -48,7 +48,7 @@ fn without_offload_a_read_is_one_packet() {
 }
 
 /// A TUN with addresses, in the namespace of the test.
-fn open(offload: Offload) -> Tun {
+fn open(offload: Switches) -> Tun {
     let v4 = Some(([192, 0, 2, 10].into(), 24));
     let v6 = Some(("fd00::10".parse().unwrap(), 64));
     Tun::open(&TunOptions {
@@ -99,9 +99,9 @@ fn ip(arguments: &str) {
 
 #[test]
 fn what_is_written_together_arrives_one_by_one() {
-    for offload in [Offload::Auto, Offload::Off] {
+    for switches in ["auto", "off", "tun-read=off", "tun-write=off"] {
         in_namespace(move || {
-            let (_reader, mut writer) = open(offload).split();
+            let (_reader, mut writer) = open(switches.parse().unwrap()).split();
             let (socket, packets) = datagrams(40);
             write_all(&mut writer, &packets);
             let mut buffer = [0; 2000];
@@ -109,11 +109,9 @@ fn what_is_written_together_arrives_one_by_one() {
                 assert_eq!(socket.recv(&mut buffer).unwrap(), 1000);
                 assert_eq!(buffer[0], number);
             }
-            let writes = if writer.offload() == OffloadState::TcpUdp {
-                1
-            } else {
-                40
-            };
+            let joined = ["auto", "tun-read=off"].contains(&switches);
+            assert_eq!(writer.offload().on, joined);
+            let writes = if joined { 1 } else { 40 };
             assert_eq!(
                 writer.stats(),
                 TunTxStats {
@@ -130,7 +128,7 @@ fn what_is_written_together_arrives_one_by_one() {
 #[test]
 fn an_interface_that_is_down_refuses_and_keeps_its_offload() {
     in_namespace(|| {
-        let (_reader, mut writer) = open(Offload::Auto).split();
+        let (_reader, mut writer) = open(Switches::AUTO).split();
         let before = writer.offload();
         let (_socket, packets) = datagrams(10);
         ip("link set postern0 down");
@@ -140,90 +138,69 @@ fn an_interface_that_is_down_refuses_and_keeps_its_offload() {
     });
 }
 
-#[test]
-fn a_kernel_that_refuses_joined_packets_gets_them_singly_from_then_on() {
-    in_namespace(|| {
-        // A device that takes no virtio header refuses what begins with one as the kernels do
-        // that refuse super-packets: EINVAL.
-        let tun = open(Offload::Off);
-        let fd = tun.device.as_fd();
-        let (socket, packets) = datagrams(10);
-        let (mut offload, mut stats) = (OffloadState::Off, TunTxStats::default());
-        let mut joiner = Joiner::new(Joinable {
-            tcp: true,
-            udp: true,
-        });
-        for packet in &packets {
-            joiner.slot()[..packet.len()].copy_from_slice(packet);
-            joiner.commit(packet.len());
-        }
-        joiner.drain(|joined| write(fd, &mut offload, &mut stats, &joined));
-        assert_eq!(
-            stats,
-            TunTxStats {
-                writes: 10,
-                packets: 10,
-                refused: 0,
-                rewritten: 1
-            }
+/// Bytes of each packet and the number of segments in it, of what the host sends from its socket:
+/// a run of five datagrams in one call.
+fn what_is_read(switches: &str) -> Vec<(usize, usize)> {
+    let (mut reader, _writer) = open(switches.parse().unwrap()).split();
+    let waker = Waker::new().unwrap();
+    let socket = UdpSocket::bind("192.0.2.10:0").unwrap();
+    let state = quinn_udp::UdpSocketState::new((&socket).into()).unwrap();
+    let run = quinn_udp::Transmit {
+        destination: "192.0.2.77:9".parse().unwrap(),
+        ecn: None,
+        contents: &[7; 5000],
+        segment_size: Some(1000),
+        src_ip: None,
+    };
+    state.try_send((&socket).into(), &run).unwrap();
+    let mut seen = Vec::new();
+    while seen.iter().map(|(_, segments)| segments).sum::<usize>() < 5 {
+        let sources = Sources {
+            udp4: None,
+            udp6: None,
+            tun: Some(reader.fd()),
+            waker: &waker,
+            signals: None,
+        };
+        assert!(
+            sources.wait(Mono(5_000_000_000), Mono(0)).unwrap().tun,
+            "nothing came"
         );
-        assert_eq!(offload, OffloadState::ReadOnly);
-        assert_eq!(
-            offload.joinable(),
-            Joinable {
-                tcp: false,
-                udp: false
-            }
-        );
-        let mut buffer = [0; 2000];
-        for number in 0..10 {
-            socket.recv(&mut buffer).unwrap();
-            assert_eq!(buffer[0], number);
-        }
-    });
+        reader
+            .receive(usize::MAX, |packet| {
+                // The kernel also asks for IPv6 routers.
+                if packet.packet()[0] >> 4 == 4 {
+                    seen.push((packet.packet().len(), packet.segments()));
+                    packet.for_each_segment(|segment| {
+                        assert_eq!(segment.len(), 1028);
+                        assert!(crate::testing::checksums_are_right(segment));
+                    });
+                }
+            })
+            .unwrap();
+    }
+    assert_eq!(reader.stats().bad, 0);
+    seen
 }
 
 #[test]
 fn what_the_host_sends_is_read_as_packets_that_a_receiver_accepts() {
-    in_namespace(|| {
-        let (mut reader, _writer) = open(Offload::Auto).split();
-        let waker = Waker::new().unwrap();
-        let socket = UdpSocket::bind("192.0.2.10:0").unwrap();
-        socket.send_to(&[7; 1000], "192.0.2.77:9").unwrap();
-        let mut seen = false;
-        while !seen {
-            let sources = Sources {
-                udp4: None,
-                udp6: None,
-                tun: Some(reader.fd()),
-                waker: &waker,
-                signals: None,
-            };
-            assert!(
-                sources.wait(Mono(5_000_000_000), Mono(0)).unwrap().tun,
-                "nothing came"
-            );
-            reader
-                .receive(usize::MAX, |packet| {
-                    packet.for_each_segment(|segment| {
-                        // The kernel also asks for IPv6 routers.
-                        if segment[0] >> 4 == 4 {
-                            assert_eq!(segment.len(), 1028);
-                            assert!(crate::testing::checksums_are_right(segment));
-                            seen = true;
-                        }
-                    })
-                })
-                .unwrap();
-        }
-        assert_eq!(reader.stats().bad, 0);
-    });
+    for switches in ["auto", "tun-write=off"] {
+        in_namespace(move || assert_eq!(what_is_read(switches), [(5028, 5)]));
+    }
+}
+
+#[test]
+fn with_reading_switched_off_the_kernel_cuts_before_we_read() {
+    for switches in ["off", "tun-read=off"] {
+        in_namespace(move || assert_eq!(what_is_read(switches), [(1028, 1); 5]));
+    }
 }
 
 #[test]
 fn a_deleted_interface_is_an_error_not_an_endless_loop() {
     in_namespace(|| {
-        let (mut reader, mut writer) = open(Offload::Auto).split();
+        let (mut reader, mut writer) = open(Switches::AUTO).split();
         ip("link delete postern0");
         assert!(reader.receive(usize::MAX, |_| {}).is_err());
         let (packets, before) = (vec![vec![0x45; 20]], writer.stats().refused);
@@ -235,7 +212,7 @@ fn a_deleted_interface_is_an_error_not_an_endless_loop() {
 #[test]
 fn a_name_that_is_taken_says_so() {
     in_namespace(|| {
-        let _first = open(Offload::Auto);
+        let _first = open(Switches::AUTO);
         let again = Tun::open(&options("postern0")).map(|_| ());
         assert!(matches!(again, Err(TunError::Busy(_))), "{again:?}");
         ip("link add bridge7 type bridge");
@@ -247,11 +224,13 @@ fn a_name_that_is_taken_says_so() {
 #[test]
 fn a_host_without_ipv6_gets_a_tunnel_without_it() {
     in_namespace(|| {
-        assert!(open(Offload::Auto).has_v6());
+        assert!(open(Switches::AUTO).has_v6());
         let switch = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
         std::fs::write(switch, "1").unwrap();
-        let tun = open(Offload::Auto);
+        let tun = open(Switches::AUTO);
         assert!(!tun.has_v6());
-        assert_eq!(tun.offload(), OffloadState::TcpUdp);
+        let (reader, writer) = tun.split();
+        assert_eq!(reader.offload().to_string(), "on (tcp+udp)");
+        assert_eq!(writer.offload().to_string(), "on (tcp+udp)");
     });
 }
