@@ -233,8 +233,8 @@ impl Worker {
                 outputs,
                 ..
             } = self;
-            inputs.udp(ready, |from, datagram| {
-                client.from_network(from, datagram, outputs, now);
+            inputs.udp(ready, |from, ecn, datagram| {
+                client.from_network(from, ecn, datagram, outputs, now);
             });
             let read = inputs.tun(ready, |packet| {
                 if client.admit(packet.packet(), outputs).is_ok() {
