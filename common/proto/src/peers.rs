@@ -12,7 +12,7 @@ use crate::keys::{PrivateKey, PublicKey};
 use crate::mtu;
 use crate::now::{Mono, Now};
 use crate::outbox::{Endpoint, Outbox};
-use crate::tunnel::{CONTROL_ROOM, Message, Settings, Tunnel, Unlimited};
+use crate::tunnel::{Message, Settings, Tunnel, Unlimited};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -23,12 +23,17 @@ mod tests;
 pub use crate::tunnel::PeerId;
 pub use peer::Peer;
 
-/// The most peers that one demux takes: at 12 KiB each 768 MiB, and 117 MiB at ten thousand; as
-/// much again where it replaced living keys itself, which the answering side seldom does.
+/// The most peers that one demux takes. Each is 1 KiB until its first handshake and 12 KiB after
+/// it: 768 MiB for all, 117 MiB for ten thousand; as much again where it replaced living keys
+/// itself, which the answering side seldom does.
 pub const MAX_PEERS: usize = 65_536;
 /// The number of a removed peer rests until so many others have been removed, so that whoever
 /// still holds it does not reach a stranger.
 const REST: usize = 1024;
+/// Between two calls of ours, when many are wanted: a quarter of a core for a thousand a second.
+pub const CALL_PAUSE: Duration = Duration::from_millis(1);
+/// So many calls go out without a pause.
+pub const CALL_BURST: u32 = 32;
 
 /// What a datagram turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +125,8 @@ pub struct Peers {
     by_key: BTreeMap<PublicKey, PeerId>,
     /// One entry for each peer that plans something. It may be early, never late.
     deadlines: BTreeSet<(Mono, PeerId)>,
+    /// When the whole [`CALL_BURST`] can be called again.
+    calls: Mono,
     handshakes: Handshakes,
 }
 
@@ -143,6 +150,7 @@ impl Peers {
             resting: VecDeque::new(),
             by_key: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            calls: Mono::default(),
             handshakes: Handshakes::default(),
         }
     }
@@ -261,16 +269,17 @@ impl Peers {
         sealed.map(|_| ())
     }
 
-    /// Asks a peer for a new key: at start, for those whose endpoint is known.
+    /// Asks a peer for a new key: at start, for those whose endpoint is known. [`CALL_BURST`] at
+    /// once, those after them one by one: ten thousand calls in one turn would hold up every
+    /// packet for seconds, and their answers would come as a flood.
     pub fn initiate<O: Outbox + ?Sized>(&mut self, id: PeerId, out: &mut O, now: Now) {
+        let full = self.calls.max(now.mono);
+        let wait = (full - now.mono).saturating_sub(CALL_PAUSE * (CALL_BURST - 1));
         if let Some(peer) = self.peer_mut(id)
-            && let Some(endpoint) = peer.endpoint
+            && peer.endpoint.is_some()
         {
-            let slot = out.datagram(endpoint, CONTROL_ROOM);
-            if let Some(len) = peer.tunnel.initiate(slot, now) {
-                out.commit_datagram(len, Ecn::NotEct);
-                self.handshakes.initiated += u64::from(len == CONTROL_ROOM);
-            }
+            peer.tunnel.initiate_at(now.mono + wait);
+            self.calls = full + CALL_PAUSE;
             self.settle(id, out, now);
         }
     }
@@ -349,7 +358,6 @@ impl Peers {
         out: &mut O,
         now: Now,
     ) -> Inbound {
-        let dropped = |reason, peer| Inbound::Dropped { reason, peer };
         let key = match self.gate.admit(datagram, from.remote.ip(), now.mono) {
             Admission::Claimed(key) => key,
             Admission::Cookie(reply) => {
@@ -365,13 +373,30 @@ impl Peers {
                     roamed: false,
                 };
             }
-            Admission::Refused(reason) => return dropped(reason, None),
+            Admission::Refused(reason) => return Inbound::Dropped { reason, peer: None },
         };
-        let Some(id) = self.find(&key) else {
-            return dropped(DropReason::UnknownKey, None);
+        self.receive_claimed(&key, from, datagram, out, now)
+    }
+
+    /// Takes an initiation that a gate outside has let in: its first MAC is right, its source is
+    /// within its budget, and it claims to come from `key`. The claim is verified here.
+    pub fn receive_claimed<O: Outbox + ?Sized>(
+        &mut self,
+        key: &PublicKey,
+        from: Endpoint,
+        datagram: &[u8],
+        out: &mut O,
+        now: Now,
+    ) -> Inbound {
+        let dropped = |reason| Inbound::Dropped { reason, peer: None };
+        if !matches!(Message::parse(datagram), Some(Message::Initiation)) {
+            return dropped(DropReason::NotWireguard);
+        }
+        let Some(id) = self.find(key) else {
+            return dropped(DropReason::UnknownKey);
         };
         let Some(peer) = self.peer_mut(id) else {
-            return dropped(DropReason::UnknownKey, None);
+            return dropped(DropReason::UnknownKey);
         };
         let inbound = peer.receive_handshake(from, datagram, out, now);
         if matches!(inbound, Inbound::Control { .. }) {

@@ -26,7 +26,7 @@ use crate::flow::{Flow, FlowTable, Slot, TCP_IDLE};
 use crate::identity::{Device, DeviceState, Devices};
 use crate::policy::{Policy, PolicyHash};
 use crate::record::{CloseReason, Record};
-use crate::settings::Settings;
+use crate::settings::{Settings, Shard};
 use postern_proto::keys::{PresharedKey, PrivateKey, PublicKey};
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::{Endpoint, Outbox};
@@ -242,6 +242,12 @@ impl Gateway {
     pub fn closed(&self, reason: CloseReason) -> u64 {
         let closed = &self.counters.flows_closed;
         closed.get(reason.as_str()).copied().unwrap_or(0)
+    }
+
+    /// Which of the gateway's shards this is.
+    #[must_use]
+    pub fn shard(&self) -> Shard {
+        self.settings.shard
     }
 
     /// The flow table.

@@ -112,6 +112,43 @@ fn strangers_get_silence() {
 }
 
 #[test]
+fn what_a_gate_outside_let_in_is_still_verified() {
+    let (mut laptop, to_gateway, mut gateway, to_laptop) = pair();
+    let other = gateway.add(3, None);
+    laptop.peers.initiate(to_gateway, &mut laptop.out, START);
+    let (_, initiation) = laptop.out.take().remove(0);
+    let (from, [mine, others, nobodys]) = (laptop.at, [1, 3, 9].map(|n| private(n).public()));
+    let mut claimed = |key, datagram: &[u8]| {
+        gateway
+            .peers
+            .receive_claimed(key, from, datagram, &mut gateway.out, START)
+    };
+    let dropped = |reason, peer| Inbound::Dropped { reason, peer };
+    assert_eq!(
+        claimed(&others, &initiation),
+        dropped(DropReason::BadHandshake, Some(other))
+    );
+    assert_eq!(
+        claimed(&nobodys, &initiation),
+        dropped(DropReason::UnknownKey, None)
+    );
+    assert_eq!(
+        claimed(&mine, &initiation[..100]),
+        dropped(DropReason::NotWireguard, None)
+    );
+    assert_eq!(
+        claimed(&mine, &initiation),
+        Inbound::Control {
+            what: Control::Answered,
+            peer: Some(to_laptop),
+            roamed: false
+        }
+    );
+    assert_eq!(gateway.out.take().len(), 1);
+    assert_eq!(gateway.peers.handshakes().answered, 1);
+}
+
+#[test]
 fn a_replayed_initiation_is_silent_and_moves_nobody() {
     let (mut laptop, to_gateway, mut gateway, to_laptop) = pair();
     laptop.peers.initiate(to_gateway, &mut laptop.out, START);
@@ -242,6 +279,33 @@ fn a_restarted_gateway_brings_its_laptops_back_by_itself() {
         roamed: false,
     };
     assert_eq!(gateway.seen.last(), Some(&packet));
+}
+
+#[test]
+fn a_restarted_gateway_calls_its_laptops_one_by_one() {
+    let mut gateway = Host::new(2, GATEWAY);
+    let ids: Vec<_> = (10..110)
+        .map(|laptop| gateway.add(laptop, Some(LAPTOP)))
+        .collect();
+    for id in &ids {
+        gateway.peers.initiate(*id, &mut gateway.out, START);
+    }
+    assert_eq!(gateway.out.take().len(), CALL_BURST as usize);
+    let mut called = CALL_BURST as usize;
+    let mut now = START;
+    while called < ids.len() {
+        let next = gateway.peers.next_deadline();
+        assert!(next - now.mono <= CALL_PAUSE);
+        now = now.after(next - now.mono);
+        gateway.peers.timeout(&mut gateway.out, now);
+        called += gateway.out.take().len();
+    }
+    assert_eq!(now.mono - START.mono, CALL_PAUSE * 68);
+    // Some time later there is no queue.
+    let late = gateway.add(111, Some(LAPTOP));
+    let now = now.after(seconds(1));
+    gateway.peers.initiate(late, &mut gateway.out, now);
+    assert_eq!(gateway.out.take().len(), 1);
 }
 
 #[test]
@@ -410,7 +474,9 @@ fn timers_fire_through_the_demux_and_only_when_due() {
 
 #[test]
 fn a_peer_is_as_large_as_it_is_said_to_be() {
-    assert!(size_of::<Peer>() <= 12 * 1024, "{}", size_of::<Peer>());
+    assert!(size_of::<Peer>() <= 1024, "{}", size_of::<Peer>());
+    let machine = crate::tunnel::MACHINE_SIZE;
+    assert!(machine <= 11_500, "{machine}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use postern_proto::control::{self, Message};
 use postern_proto::ecn::Ecn;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
+use postern_proto::keys::PublicKey;
 use postern_proto::now::Now;
 use postern_proto::outbox::{Endpoint, Outbox};
 use postern_proto::packet::{PacketView, Quoted, Transport};
@@ -45,7 +46,26 @@ impl Gateway {
         out: &mut impl Outbox,
         now: Now,
     ) {
-        match self.peers.receive(from, ecn, datagram, out, now) {
+        let inbound = self.peers.receive(from, ecn, datagram, out, now);
+        self.take_in(inbound, out, now);
+    }
+
+    /// One initiation that a gate outside has let in; `key` is the device that it claims to come
+    /// from.
+    pub fn from_door(
+        &mut self,
+        key: &PublicKey,
+        from: Endpoint,
+        datagram: &[u8],
+        out: &mut impl Outbox,
+        now: Now,
+    ) {
+        let inbound = self.peers.receive_claimed(key, from, datagram, out, now);
+        self.take_in(inbound, out, now);
+    }
+
+    fn take_in(&mut self, inbound: Inbound, out: &mut impl Outbox, now: Now) {
+        match inbound {
             Inbound::Packet { peer, len, .. } => {
                 self.take_packet(peer, len, out, now);
                 self.tell_untold(peer, out, now);

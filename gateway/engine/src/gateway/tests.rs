@@ -1,6 +1,6 @@
 use super::*;
 use crate::record::{Detail, State};
-use crate::settings::{Limits, OnLogFailure};
+use crate::settings::{Limits, OnLogFailure, Shard};
 use postern_proto::control::{self, Message};
 use postern_proto::ecn::Ecn;
 use postern_proto::fate::DropReason;
@@ -98,6 +98,7 @@ impl World {
         let settings = Settings {
             name: "gw".into(),
             boot: "b1".into(),
+            shard: Shard::default(),
             addresses: vec![ip("100.96.0.1")],
             pools: vec!["100.96.0.0/16".parse().expect("literal")],
             mtu: 1420,
