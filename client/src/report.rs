@@ -134,7 +134,7 @@ impl Report {
 
 fn reported(refusal: &Refusal) -> Option<ReportedRefusal> {
     let (kind, protocol, address, port, reason, rule, condition) = match &refusal.message {
-        Message::Hello { .. } => return None,
+        Message::Hello { .. } | Message::Probe { .. } | Message::ProbeAnswer { .. } => return None,
         Message::Refused {
             protocol,
             address,

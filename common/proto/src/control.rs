@@ -1,6 +1,7 @@
 //! Messages inside the tunnel between Postern ends: one JSON object in one UDP datagram from or
 //! to [`PORT`] of the gateway's tunnel address. A stock WireGuard peer never says hello, so it
-//! never receives one.
+//! never receives one. Probes of the path MTU and their answers are padded with zeros behind the
+//! object: their length is what they are about.
 
 use crate::packet::{PacketView, Transport};
 use crate::reply;
@@ -10,7 +11,7 @@ use std::net::IpAddr;
 /// The gateway's port inside the tunnel; the client uses the same.
 pub const PORT: u16 = 9477;
 
-/// The largest message either end accepts, in bytes.
+/// The largest message either end accepts, in bytes, without padding.
 pub const MAX_MESSAGE: usize = 1024;
 
 /// What one end tells the other. Version 1.
@@ -52,6 +53,18 @@ pub enum Message {
         /// The rule that decided.
         rule: String,
     },
+    /// Client to gateway: does a packet of this length arrive? Padded to it.
+    Probe {
+        /// Comes back in the answer.
+        id: u32,
+        /// The client's inner MTU at present, bytes.
+        mtu: u16,
+    },
+    /// Gateway to client: the probe arrived, and so may this, of the same length.
+    ProbeAnswer {
+        /// The probe's.
+        id: u32,
+    },
 }
 
 /// Why a control datagram was not understood.
@@ -71,18 +84,46 @@ impl Message {
     /// # Errors
     /// Too long, or not a known message.
     pub fn parse(bytes: &[u8]) -> Result<Message, BadMessage> {
-        if bytes.len() > MAX_MESSAGE {
+        // JSON holds no zero byte.
+        let end = bytes.iter().position(|byte| *byte == 0);
+        let (text, padding) = bytes.split_at(end.unwrap_or(bytes.len()));
+        if text.len() > MAX_MESSAGE {
             return Err(BadMessage::TooLong);
         }
-        serde_json::from_slice(bytes).map_err(|_| BadMessage::Unknown)
+        let message: Message = serde_json::from_slice(text).map_err(|_| BadMessage::Unknown)?;
+        if padding.is_empty() || message.is_padded() && padding.iter().all(|byte| *byte == 0) {
+            Ok(message)
+        } else {
+            Err(BadMessage::Unknown)
+        }
     }
 
     /// Writes the message as an inner packet; `None` if it does not fit.
     pub fn write(&self, from: IpAddr, to: IpAddr, out: &mut [u8]) -> Option<usize> {
+        self.write_padded(from, to, 0, out)
+    }
+
+    /// Writes a probe or an answer as an inner packet of `len` bytes, or as short as it gets if
+    /// that is longer; other messages are not padded. `None` if it does not fit.
+    pub fn write_padded(
+        &self,
+        from: IpAddr,
+        to: IpAddr,
+        len: usize,
+        out: &mut [u8],
+    ) -> Option<usize> {
         let text = serde_json::to_vec(self)
             .ok()
             .filter(|text| text.len() <= MAX_MESSAGE)?;
-        reply::udp((from, PORT), (to, PORT), &text, out)
+        let len = if self.is_padded() { len } else { 0 };
+        reply::udp_padded((from, PORT), (to, PORT), &text, len, out)
+    }
+
+    fn is_padded(&self) -> bool {
+        match self {
+            Message::Probe { .. } | Message::ProbeAnswer { .. } => true,
+            Message::Hello { .. } | Message::Refused { .. } | Message::Cut { .. } => false,
+        }
     }
 }
 
@@ -119,6 +160,46 @@ mod tests {
         let bytes = payload(&view, gateway).expect("control datagram");
         assert_eq!(Message::parse(bytes), Ok(hello));
         assert_eq!(payload(&view, device), None);
+    }
+
+    #[test]
+    fn a_probe_is_as_long_as_it_is_told_to_be_in_both_families() {
+        let mut out = [7; crate::mtu::PACKET_ROOM];
+        for (from, to) in [("100.96.0.2", "100.96.0.1"), ("fd00::2", "fd00::1")] {
+            let (from, to): (IpAddr, IpAddr) =
+                (from.parse().expect("literal"), to.parse().expect("literal"));
+            for (message, len) in [
+                (Message::Probe { id: 1, mtu: 1420 }, 1420),
+                (Message::ProbeAnswer { id: u32::MAX }, 1281),
+                (Message::ProbeAnswer { id: 1 }, 9000),
+            ] {
+                assert_eq!(message.write_padded(from, to, len, &mut out), Some(len));
+                let view = PacketView::parse(&out[..len]).expect("own packet");
+                let bytes = payload(&view, to).expect("control datagram");
+                assert_eq!(Message::parse(bytes), Ok(message));
+            }
+            let short = Message::ProbeAnswer { id: 1 }.write(from, to, &mut out);
+            assert!(short.is_some_and(|len| len < 120), "{short:?}");
+        }
+    }
+
+    #[test]
+    fn only_probes_are_padded_and_only_with_zeros() {
+        let hello = Message::Hello {
+            version: 1,
+            client: "x".into(),
+        };
+        let text = |message: &Message| serde_json::to_vec(message).expect("plain data");
+        let probe = text(&Message::Probe { id: 1, mtu: 1280 });
+        assert!(Message::parse(&[&probe[..], &[0; 1400]].concat()).is_ok());
+        for bad in [
+            [&text(&hello)[..], &[0]].concat(),
+            [&probe[..], &[0; 100], b"1"].concat(),
+            [&probe[..], b" \0}"].concat(),
+            vec![0; 100],
+        ] {
+            assert_eq!(Message::parse(&bad), Err(BadMessage::Unknown));
+        }
     }
 
     #[test]

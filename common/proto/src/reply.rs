@@ -59,7 +59,7 @@ pub fn tcp_reset(
         } else {
             0
         };
-    wrap(from.0, to.0, 6, &segment, Some(16), out)
+    wrap(from.0, to.0, 6, [&segment, &[]], 0, Some(16), out)
 }
 
 /// Communication administratively prohibited: ICMP type 3 code 13 (RFC 1812, section 5.2.7.1),
@@ -91,7 +91,8 @@ pub fn prohibit_flow(key: &FlowKey, to_target: bool, out: &mut [u8]) -> Option<u
                 told.0,
                 other.0,
                 if v6 { 58 } else { 1 },
-                &echo,
+                [&echo, &[]],
+                0,
                 Some(2),
                 &mut quote,
             )?
@@ -108,13 +109,52 @@ pub fn udp(
     payload: &[u8],
     out: &mut [u8],
 ) -> Option<usize> {
-    let mut datagram = [0_u8; 8 + mtu::MIN_MTU];
-    let len = 8 + payload.len();
-    datagram.get_mut(8..len)?.copy_from_slice(payload);
-    datagram[0..2].copy_from_slice(&from.1.to_be_bytes());
-    datagram[2..4].copy_from_slice(&to.1.to_be_bytes());
-    datagram[4..6].copy_from_slice(&u16::try_from(len).ok()?.to_be_bytes());
-    wrap(from.0, to.0, 17, &datagram[..len], Some(6), out)
+    udp_padded(from, to, payload, 0, out)
+}
+
+/// The same in a packet of at least `least` bytes: zeros follow `payload`.
+pub fn udp_padded(
+    from: (IpAddr, u16),
+    to: (IpAddr, u16),
+    payload: &[u8],
+    least: usize,
+    out: &mut [u8],
+) -> Option<usize> {
+    let headers = 8 + if from.0.is_ipv6() { 40 } else { 20 };
+    let padding = least.saturating_sub(headers + payload.len());
+    let mut header = [0_u8; 8];
+    header[0..2].copy_from_slice(&from.1.to_be_bytes());
+    header[2..4].copy_from_slice(&to.1.to_be_bytes());
+    let len = u16::try_from(8 + payload.len() + padding).ok()?;
+    header[4..6].copy_from_slice(&len.to_be_bytes());
+    wrap(from.0, to.0, 17, [&header, payload], padding, Some(6), out)
+}
+
+/// Packet too big: ICMP type 3 code 4 (RFC 1191, section 4), ICMPv6 type 2 (RFC 4443, section
+/// 3.2), with the `mtu` that fits; to the sender of `packet`, from where it was going, as every
+/// refusal. `None` where the sender lets routers fragment, which is IPv4 without DF, and for
+/// errors.
+pub fn too_big(packet: &PacketView<'_>, mtu: u16, out: &mut [u8]) -> Option<usize> {
+    let bytes = packet.bytes();
+    let may_be_fragmented = bytes.first()? >> 4 == 4 && bytes.get(6)? & 0x40 == 0;
+    if may_be_fragmented || matches!(packet.transport, Transport::Error { .. }) {
+        return None;
+    }
+    let kind = if packet.source.is_ipv6() {
+        (2, 0)
+    } else {
+        (3, 4)
+    };
+    // In both families the low half of the second word.
+    let quote = &bytes[..bytes.len().min(QUOTE)];
+    error(
+        kind,
+        mtu.into(),
+        quote,
+        packet.destination,
+        packet.source,
+        out,
+    )
 }
 
 /// Lowers the MSS option of a SYN so that its segments fit `mtu`, with the checksum mended
@@ -166,30 +206,40 @@ pub fn clamp_mss(packet: &mut [u8], mtu: usize) {
 }
 
 fn prohibit_quoting(quote: &[u8], from: IpAddr, to: IpAddr, out: &mut [u8]) -> Option<usize> {
-    let v6 = from.is_ipv6();
-    let mut message = [0_u8; 8 + QUOTE];
-    (message[0], message[1]) = if v6 { (1, 1) } else { (3, 13) };
-    message.get_mut(8..8 + quote.len())?.copy_from_slice(quote);
-    wrap(
-        from,
-        to,
-        if v6 { 58 } else { 1 },
-        &message[..8 + quote.len()],
-        Some(2),
-        out,
-    )
+    let kind = if from.is_ipv6() { (1, 1) } else { (3, 13) };
+    error(kind, 0, quote, from, to, out)
 }
 
-/// Puts an IP header before `payload`, whose checksum field stands at `checksum_at`.
+/// An ICMP error of `kind` (type and code) with its second word.
+fn error(
+    kind: (u8, u8),
+    word: u32,
+    quote: &[u8],
+    from: IpAddr,
+    to: IpAddr,
+    out: &mut [u8],
+) -> Option<usize> {
+    let mut header = [0_u8; 8];
+    (header[0], header[1]) = kind;
+    header[4..8].copy_from_slice(&word.to_be_bytes());
+    let protocol = if from.is_ipv6() { 58 } else { 1 };
+    wrap(from, to, protocol, [&header, quote], 0, Some(2), out)
+}
+
+/// Puts an IP header before `payload` and zeros after it. The payload's checksum field stands at
+/// `checksum_at`.
 fn wrap(
     from: IpAddr,
     to: IpAddr,
     protocol: u8,
-    payload: &[u8],
+    payload: [&[u8]; 2],
+    padding: usize,
     checksum_at: Option<usize>,
     out: &mut [u8],
 ) -> Option<usize> {
-    let length = u16::try_from(payload.len()).ok()?;
+    let split = payload[0].len();
+    let filled = split + payload[1].len();
+    let length = u16::try_from(filled + padding).ok()?;
     let (header_len, pseudo) = match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let header = out.get_mut(..20)?;
@@ -224,8 +274,10 @@ fn wrap(
         }
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
     };
-    let body = out.get_mut(header_len..header_len + payload.len())?;
-    body.copy_from_slice(payload);
+    let body = out.get_mut(header_len..header_len + filled + padding)?;
+    body[..split].copy_from_slice(payload[0]);
+    body[split..filled].copy_from_slice(payload[1]);
+    body[filled..].fill(0);
     if let Some(at) = checksum_at {
         body[at..at + 2].fill(0);
         let start = if pseudo == 0 {
@@ -239,7 +291,7 @@ fn wrap(
         };
         body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     }
-    Some(header_len + payload.len())
+    Some(header_len + filled + padding)
 }
 
 /// The Internet checksum (RFC 1071) over `bytes`, with `start` added.

@@ -169,3 +169,51 @@ fn mss_clamping_survives_any_bytes() {
         }
     }
 }
+
+#[test]
+fn too_big_is_told_as_a_router_would() {
+    for (device, target) in [("100.96.0.2", "192.0.2.10"), ("fd00::2", "2001:db8::10")] {
+        let mut out = [0; 256];
+        let mut big = [0; 1500];
+        let len =
+            udp_padded((ip(target), 22), (ip(device), 4000), b"x", 1400, &mut big).expect("room");
+        let view = PacketView::parse(&big[..len]).expect("own packet");
+        let len = too_big(&view, 1328, &mut out).expect("it must not be fragmented");
+        assert_valid(&out[..len]);
+        let answer = PacketView::parse(&out[..len]).expect("own packet");
+        assert_eq!(
+            (answer.source, answer.destination),
+            (ip(device), ip(target))
+        );
+        let Transport::Error {
+            about: Some(about),
+            too_big: true,
+        } = answer.transport
+        else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(about.source, (ip(target), 22));
+        assert_eq!(about.destination, (ip(device), 4000));
+        let word = answer.transport_bytes()[4..8].to_vec();
+        assert_eq!(word, 1328_u32.to_be_bytes());
+    }
+}
+
+#[test]
+fn what_may_be_fragmented_is_never_too_big() {
+    let mut packet = [0; 100];
+    let len = udp(
+        (ip("192.0.2.10"), 1),
+        (ip("100.96.0.2"), 1),
+        b"x",
+        &mut packet,
+    )
+    .expect("room");
+    packet[6] = 0;
+    packet[10] = 0;
+    packet[11] = 0;
+    let sum = checksum(&packet[..20], 0);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    let view = PacketView::parse(&packet[..len]).expect("proved");
+    assert_eq!(too_big(&view, 1280, &mut [0; 256]), None);
+}
