@@ -343,12 +343,15 @@ impl End {
 struct Half {
     end: Arc<End>,
     state: UdpSocketState,
+    /// Datagrams that the kernel cuts from one run, as it said when it was probed.
+    most: usize,
 }
 
 impl Half {
     fn new(end: Arc<End>) -> io::Result<Half> {
         let state = end.arm()?;
-        Ok(Half { end, state })
+        let most = state.max_gso_segments();
+        Ok(Half { end, state, most })
     }
 
     /// quinn-udp gives up segmentation for good after one refusal; we do not.
