@@ -17,6 +17,7 @@ pub mod road;
 pub mod send_batch;
 pub mod signal;
 pub mod split;
+pub mod steer;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+mod queues;
 mod write;
 
 pub use write::{TunTx, TunTxStats};
@@ -93,6 +94,11 @@ impl Tun {
     /// # Errors
     /// See [`TunError`].
     pub fn open(options: &TunOptions) -> Result<Tun, TunError> {
+        Tun::open_first(options, false)
+    }
+
+    /// The only queue, or with `multi_queue` the first of several.
+    fn open_first(options: &TunOptions, multi_queue: bool) -> Result<Tun, TunError> {
         let name = &options.name;
         let impossible = |c: char| c.is_whitespace() || c.is_control() || "/:%".contains(c);
         if !(1..=15).contains(&name.len())
@@ -104,10 +110,10 @@ impl Tun {
         }
         let read = options.offload.allow(Half::TunRead);
         let write = options.offload.allow(Half::TunWrite);
-        let device = match build(options, read || write) {
+        let device = match build(options, read || write, multi_queue) {
             // A kernel without offload refuses the ioctl. The second attempt tells whether that
             // was it.
-            Err(_) if read || write => build(options, false),
+            Err(_) if read || write => build(options, false, multi_queue),
             device => device,
         };
         let device = device.map_err(|source| explain(name, source))?;
@@ -162,12 +168,13 @@ impl Tun {
     }
 }
 
-fn build(options: &TunOptions, offload: bool) -> io::Result<SyncDevice> {
+fn build(options: &TunOptions, offload: bool, multi_queue: bool) -> io::Result<SyncDevice> {
     let mut builder = DeviceBuilder::new()
         .name(options.name.as_str())
         .mtu(options.mtu)
         .tx_queue_len(options.queue)
-        .offload(offload);
+        .offload(offload)
+        .multi_queue(multi_queue);
     if let Some((address, prefix)) = options.v4 {
         builder = builder.ipv4(address, prefix, None);
     }
