@@ -491,6 +491,34 @@ fn every_new_key_is_greeted_once() {
 }
 
 #[test]
+fn a_congestion_mark_reaches_the_program_or_costs_the_packet() {
+    let mut world = World::connected();
+    for (inner, outcome, arrives) in [
+        (Ecn::NotEct, Outcome::Dropped(DropReason::EcnCe), None),
+        (Ecn::Ect0, Outcome::Passed, Some(Ecn::Ce)),
+    ] {
+        let mut packet = udp(TARGET, 22, CLIENT, 5000, b"data");
+        postern_proto::ecn::set(&mut packet, inner);
+        world
+            .gateway
+            .send(world.device, &packet, &mut world.gateway_out, world.now)
+            .expect("the gateway has a key");
+        let (_, datagram) = world.gateway_out.datagrams.pop().expect("sealed");
+        let from = world.gateway_at.into();
+        let got = world
+            .client
+            .from_network(from, Ecn::Ce, &datagram, &mut world.out, world.now);
+        assert_eq!(got, outcome);
+        assert_eq!(
+            world.out.packets.pop().map(|packet| Ecn::of(&packet)),
+            arrives
+        );
+    }
+    let drops = world.client.status(world.now).drops;
+    assert_eq!(drops.get(DropReason::EcnCe), 1);
+}
+
+#[test]
 fn garbage_is_silent() {
     let mut world = World::connected();
     let from = Endpoint::from(endpoint(66));

@@ -158,8 +158,12 @@ mod tests {
     }
 
     fn put(batch: &mut SendBatch, to: Endpoint, datagram: &[u8]) {
+        put_marked(batch, to, Ecn::NotEct, datagram);
+    }
+
+    fn put_marked(batch: &mut SendBatch, to: Endpoint, ecn: Ecn, datagram: &[u8]) {
         batch.slot(to, datagram.len())[..datagram.len()].copy_from_slice(datagram);
-        batch.commit(datagram.len(), Ecn::NotEct);
+        batch.commit(datagram.len(), ecn);
     }
 
     fn sizes(batch: &mut SendBatch) -> Vec<(Endpoint, Vec<usize>)> {
@@ -199,6 +203,25 @@ mod tests {
     }
 
     #[test]
+    fn a_run_has_one_mark() {
+        let mut batch = SendBatch::default();
+        for ecn in [Ecn::Ect0, Ecn::Ect0, Ecn::Ce, Ecn::Ect0, Ecn::NotEct] {
+            put_marked(&mut batch, peer(1), ecn, &[1; 10]);
+        }
+        let mut runs = Vec::new();
+        batch.drain(|run| runs.push((run.ecn, run.datagrams())));
+        assert_eq!(
+            runs,
+            [
+                (Ecn::Ect0, 2),
+                (Ecn::Ce, 1),
+                (Ecn::Ect0, 1),
+                (Ecn::NotEct, 1)
+            ]
+        );
+    }
+
+    #[test]
     fn an_uncommitted_slot_leaves_nothing_behind() {
         let mut batch = SendBatch::default();
         batch.slot(peer(1), 100).fill(9);
@@ -210,11 +233,11 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is put in comes out once, in order, to the right peer, in runs that the
-        /// kernel accepts.
+        /// Whatever is put in comes out once, in order, to the right peer, with its mark, in runs
+        /// that the kernel accepts.
         #[test]
         fn nothing_is_lost_changed_or_reordered(
-            datagrams in prop::collection::vec((0u8..3, prop_oneof![Just(1452usize), Just(40), 1usize..1500]), 0..300)
+            datagrams in prop::collection::vec((0u8..3, prop_oneof![9 => Just(2u8), 1 => 0u8..4], prop_oneof![Just(1452usize), Just(40), 1usize..1500]), 0..300)
         ) {
             let mut batch = SendBatch::default();
             let (mut put_in, mut came_out) = (Vec::new(), Vec::new());
@@ -223,16 +246,17 @@ mod tests {
                 let sizes: Vec<_> = run.iter().map(<[u8]>::len).collect();
                 let (last, others) = sizes.split_last().unwrap();
                 assert!(others.iter().all(|size| *size == run.segment) && *last <= run.segment);
-                came_out.extend(run.iter().map(|datagram| (run.to, datagram.to_vec())));
+                came_out.extend(run.iter().map(|datagram| (run.to, run.ecn, datagram.to_vec())));
             };
-            for (number, (to, len)) in datagrams.into_iter().enumerate() {
+            for (number, (to, ecn, len)) in datagrams.into_iter().enumerate() {
                 let datagram: Vec<u8> = (0..len).map(|at| (at + number) as u8).collect();
                 if !batch.has_room(DATAGRAM_ROOM) {
                     batch.drain(&mut collect);
                 }
                 prop_assert!(batch.slot(peer(to), DATAGRAM_ROOM).len() == DATAGRAM_ROOM);
-                put(&mut batch, peer(to), &datagram);
-                put_in.push((peer(to), datagram));
+                let ecn = Ecn::from_traffic_class(ecn);
+                put_marked(&mut batch, peer(to), ecn, &datagram);
+                put_in.push((peer(to), ecn, datagram));
             }
             batch.drain(&mut collect);
             prop_assert_eq!(put_in, came_out);

@@ -266,10 +266,14 @@ fn push_and_a_short_one_end_a_group_and_are_part_of_it() {
 
 #[test]
 fn whatever_differs_stays_apart_and_in_order() {
-    let changes: [fn(&mut Spec); 10] = [
+    let changes: [fn(&mut Spec); 13] = [
         |spec| spec.acknowledgement += 1,
         |spec| spec.window += 1,
         |spec| spec.tos = 8,
+        // Congestion marks: in the IP header, and said back by TCP.
+        |spec| spec.tos = 2,
+        |spec| spec.tos = 3,
+        |spec| spec.flags |= 0x40,
         |spec| spec.ttl -= 1,
         |spec| spec.tcp_options = vec![1; 12],
         |spec| spec.sequence += 1,
@@ -287,6 +291,39 @@ fn whatever_differs_stays_apart_and_in_order() {
             .map(|write| write.bytes)
             .collect();
         assert_eq!(came_out, packets, "change {number}");
+    }
+}
+
+/// A mark belongs to its packet: a receiver counts them (RFC 3168, RFC 8257). Equal ones are
+/// joined, so that a path that marks much costs no more.
+#[test]
+fn only_packets_with_the_same_mark_are_joined() {
+    for (v6, udp) in [(false, false), (true, false), (false, true), (true, true)] {
+        let first = Spec {
+            v6,
+            udp,
+            tos: 2,
+            ..Spec::default()
+        };
+        let mut packets = transfer(&first, 10);
+        packets[3].tos = 3;
+        packets[8].tos = 3;
+        packets[9].tos = 3;
+        assert_eq!(shape(&packets), [3, 1, 4, 2], "v6 {v6}, udp {udp}");
+        let packets: Vec<_> = packets.iter().map(Spec::build).collect();
+        let came_out: Vec<_> = join(&packets).iter().flat_map(Write::segments).collect();
+        assert_eq!(by_flow(came_out), by_flow(packets));
+    }
+}
+
+/// What TCP says back, at most once a window, is never in a super-packet.
+#[test]
+fn congestion_answers_are_never_joined() {
+    for flag in [0x40, 0x80] {
+        let mut packets = transfer(&Spec::default(), 4);
+        packets[1].flags |= flag;
+        packets[2].flags |= flag;
+        assert_eq!(shape(&packets), [1, 1, 1, 1], "flag {flag:#x}");
     }
 }
 

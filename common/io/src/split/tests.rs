@@ -104,6 +104,42 @@ proptest! {
     }
 }
 
+/// RFC 3168, section 6.1.2: "window reduced" is said once; everything else about congestion is
+/// true of every segment. The kernel marks such a super-packet in its virtio header.
+#[test]
+fn congestion_marks_are_in_every_segment_and_cwr_only_in_the_first() {
+    const ECE: u8 = 0x40;
+    const ACK: u8 = 0x10;
+    for v6 in [false, true] {
+        let spec = Spec {
+            v6,
+            tos: 0xb8 | 0b11,
+            flags: ACK | PSH | ECE | CWR,
+            payload: vec![1; 3000],
+            ..Spec::default()
+        };
+        let mut virtio = header(&spec, 1000).to_bytes();
+        virtio[1] |= 0x80; // VIRTIO_NET_HDR_GSO_ECN
+        let segments = split(VnetHeader::parse(&virtio), &mut spec.build()).unwrap();
+        assert!(segments.iter().all(|segment| checksums_are_right(segment)));
+        let traffic_class = |segment: &[u8]| match v6 {
+            false => segment[1],
+            true => segment[0] << 4 | segment[1] >> 4,
+        };
+        assert_eq!(
+            segments
+                .iter()
+                .map(|segment| (traffic_class(segment), segment[spec.ip_len() + 13]))
+                .collect::<Vec<_>>(),
+            [
+                (0xbb, ACK | ECE | CWR),
+                (0xbb, ACK | ECE),
+                (0xbb, ACK | ECE | PSH)
+            ]
+        );
+    }
+}
+
 #[test]
 fn what_cannot_be_split_is_named() {
     let spec = Spec {

@@ -81,6 +81,50 @@ fn a_mixed_batch_arrives_whole_and_in_order_on_both_families() {
 }
 
 #[test]
+fn marks_arrive_as_they_were_sent_in_runs_and_alone_on_both_families() {
+    let (mut receiver, _, port) = open(&UdpOptions::default());
+    let (_, mut sender, _) = open(&UdpOptions::default());
+    let waker = Waker::new().unwrap();
+    for local in [
+        IpAddr::from([127, 0, 0, 1]),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    ] {
+        let to: Endpoint = SocketAddr::new(local, port).into();
+        let marks = [Ecn::Ect0, Ecn::Ce, Ecn::NotEct, Ecn::Ect1];
+        let sent: Vec<(Ecn, u8)> = marks
+            .into_iter()
+            .flat_map(|ecn| [ecn; 10])
+            .zip(0..)
+            .chain(marks.into_iter().zip(100..))
+            .collect();
+        for (ecn, number) in &sent {
+            sender.slot(to, 900)[..900].fill(*number);
+            sender.commit(900, *ecn);
+        }
+        sender.flush();
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            let now = Clock::now().mono;
+            let ready = Sources {
+                udp4: receiver.v4(),
+                udp6: receiver.v6(),
+                tun: None,
+                waker: &waker,
+                signals: None,
+            }
+            .wait(now + Duration::from_secs(5), now)
+            .unwrap();
+            assert!(ready.udp(), "{} of {} came", got.len(), sent.len());
+            let mut collect =
+                |_: Endpoint, ecn: Ecn, datagram: &mut [u8]| got.push((ecn, datagram[0]));
+            receiver.receive_v4(usize::MAX, &mut collect);
+            receiver.receive_v6(usize::MAX, &mut collect);
+        }
+        assert_eq!(got, sent);
+    }
+}
+
+#[test]
 fn the_answer_comes_from_the_address_that_was_asked() {
     let (mut receiver, mut sender, port) = open(&UdpOptions::default());
     let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -238,4 +282,66 @@ fn both_sockets_share_a_port_and_the_buffers_are_known() {
     let end = UdpEnd::bind(&UdpOptions::default()).unwrap();
     assert_ne!(end.port(), 0);
     assert!(end.buffers().receive > 0 && end.buffers().send > 0);
+}
+
+#[test]
+fn each_half_can_be_switched_off_and_everything_still_arrives() {
+    // What was sent together arrives together where both ends may (calls, messages of 20).
+    for (switches, calls, messages) in [
+        ("auto", 1, 1),
+        ("udp-send=off", 20, 20),
+        ("udp-receive=off", 1, 20),
+        ("udp=off", 20, 20),
+    ] {
+        let options = UdpOptions {
+            offload: switches.parse().unwrap(),
+            ..UdpOptions::default()
+        };
+        let (mut receiver, mut sender, port) = open(&options);
+        for local in [
+            IpAddr::from([127, 0, 0, 1]),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ] {
+            let (before, calls_before) = (receiver.stats().messages, sender.stats().calls);
+            for number in 0..20 {
+                put(
+                    &mut sender,
+                    SocketAddr::new(local, port).into(),
+                    &[number; 1000],
+                );
+            }
+            sender.flush();
+            let got = receive_all(&mut receiver, 20);
+            let numbers = got.iter().map(|(_, datagram)| datagram[0]);
+            assert!(numbers.eq(0..20), "{switches}");
+            assert_eq!(sender.stats().calls - calls_before, calls, "{switches}");
+            assert_eq!(receiver.stats().messages - before, messages, "{switches}");
+        }
+        assert_eq!(sender.offload().on, calls == 1);
+        assert_eq!(
+            receiver.offload().on,
+            switches.contains("send") || calls == 1 && messages == 1
+        );
+    }
+}
+
+#[test]
+fn one_refusal_does_not_end_segmentation_for_the_others() {
+    let (mut receiver, mut sender, port) = open(&UdpOptions::default());
+    // Nobody can be sent to at port 0: EINVAL, after which quinn-udp would send singly for ever.
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    put(&mut sender, nowhere.into(), b"lost");
+    sender.flush();
+    assert_eq!(sender.stats().refused, 1);
+    for _ in 0..20 {
+        put(
+            &mut sender,
+            SocketAddr::from(([127, 0, 0, 1], port)).into(),
+            &[1; 1000],
+        );
+    }
+    sender.flush();
+    assert_eq!(receive_all(&mut receiver, 20).len(), 20);
+    assert_eq!(sender.stats().calls, 1);
+    assert_eq!(sender.offload().to_string(), "on");
 }

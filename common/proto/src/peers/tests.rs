@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod hosts;
+mod marks;
 
 use super::*;
 use crate::tunnel::Traffic;

@@ -208,7 +208,9 @@ impl World {
 
     fn reply(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
         let mut outs = Outs::default();
-        if let Some(peer) = self.gateway.from_target(packet, 1, &mut outs, self.now) {
+        if let Some(peer) = self
+            .gateway
+            .from_target(packet, 1, packet.len(), &mut outs, self.now) {
             self.gateway
                 .to_device(peer, &mut packet.to_vec(), &mut outs, self.now);
         }
@@ -347,6 +349,34 @@ fn a_target_opens_nothing() {
     assert!(world.reply(&udp(("192.0.2.53", 53), LAPTOP)).is_empty());
     assert_eq!(world.drops(DropReason::Unsolicited), 2);
     assert!(world.records().is_empty());
+}
+
+#[test]
+fn a_congestion_mark_reaches_the_target_or_costs_the_packet_before_it_is_judged() {
+    let mut world = World::new(&["platform"]);
+    let mut arrive = |mark, packet: &[u8]| {
+        let mut outs = Outs::default();
+        let side = &mut world.laptops[0];
+        side.peers
+            .send(side.gateway, packet, &mut outs, world.now)
+            .expect("has a session");
+        let (_, datagram) = outs.datagrams.remove(0);
+        world
+            .gateway
+            .from_network(side.address.into(), mark, &datagram, &mut outs, world.now);
+        outs
+    };
+    let mut syn = tcp(SYN, LAPTOP, KUBE, 100, 0);
+    let outs = arrive(Ecn::Ce, &syn);
+    assert!(
+        outs.packets.is_empty() && outs.datagrams.is_empty(),
+        "lost, and not answered: it is sent again"
+    );
+    postern_proto::ecn::set(&mut syn, Ecn::Ect0);
+    let outs = arrive(Ecn::Ce, &syn);
+    assert_eq!(Ecn::of(&outs.packets[0]), Ecn::Ce);
+    assert_eq!(world.drops(DropReason::EcnCe), 1);
+    assert_eq!(world.records().len(), 1, "one attempt was seen");
 }
 
 #[test]
@@ -683,7 +713,7 @@ fn a_packet_that_no_tunnel_can_carry_is_not_counted_as_passed() {
     let mut outs = Outs::default();
     let segment = tcp(ACK, KUBE, LAPTOP, 901, 101);
     let now = world.now;
-    assert_eq!(world.gateway.from_target(&segment, 1, &mut outs, now), None);
+    assert_eq!(world.gateway.from_target(&segment, 1, segment.len(), &mut outs, now), None);
     assert_eq!(outs.datagrams.len(), 1, "the device is asked for a key");
     assert_eq!(world.gateway.counters().packets_in, passed);
     assert_eq!(world.drops(DropReason::NoSession), 1);

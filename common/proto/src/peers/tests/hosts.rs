@@ -8,6 +8,8 @@ pub(super) struct Sink {
     pub(super) to: Endpoint,
     pub(super) packet: Vec<u8>,
     pub(super) sent: Vec<(Endpoint, Vec<u8>)>,
+    /// The mark of each datagram ever sent.
+    pub(super) marks: Vec<Ecn>,
 }
 
 impl Sink {
@@ -18,6 +20,7 @@ impl Sink {
             to,
             packet: vec![0; mtu::PACKET_ROOM],
             sent: Vec::new(),
+            marks: Vec::new(),
         }
     }
 
@@ -32,7 +35,8 @@ impl Outbox for Sink {
         self.slot = vec![0; room];
         &mut self.slot
     }
-    fn commit_datagram(&mut self, len: usize, _: Ecn) {
+    fn commit_datagram(&mut self, len: usize, ecn: Ecn) {
+        self.marks.push(ecn);
         self.sent.push((self.to, self.slot[..len].to_vec()));
     }
     fn packet(&mut self) -> &mut [u8] {
@@ -74,9 +78,17 @@ impl Host {
     }
 
     pub(super) fn receive(&mut self, from: Endpoint, datagram: &[u8], now: Now) -> Inbound {
-        let inbound = self
-            .peers
-            .receive(from, Ecn::NotEct, datagram, &mut self.out, now);
+        self.receive_marked(from, Ecn::NotEct, datagram, now)
+    }
+
+    pub(super) fn receive_marked(
+        &mut self,
+        from: Endpoint,
+        ecn: Ecn,
+        datagram: &[u8],
+        now: Now,
+    ) -> Inbound {
+        let inbound = self.peers.receive(from, ecn, datagram, &mut self.out, now);
         self.seen.push(inbound);
         inbound
     }
