@@ -21,6 +21,7 @@ import load
 import measures
 import peers
 import postern
+import profiling
 import table
 
 SUBJECT = "postern"
@@ -57,6 +58,8 @@ def main() -> int:
         "versions": {peer.name: peer.version for peer in contenders},
         "samples": {peer.name: {} for peer in contenders},
     }
+    for folder in filter(None, (options.perf, options.logs)):
+        folder.mkdir(parents=True, exist_ok=True)
     stolen, complete = 0.0, True
     for repetition in range(options.repeat):
         for peer in contenders:
@@ -69,6 +72,9 @@ def main() -> int:
             if options.json:
                 options.json.write_text(json.dumps(result, indent=1) + "\n")
     print_result(result)
+    if options.perf:
+        recorded = {file.stem: profiling.shares(file) for file in sorted(options.perf.glob("*.perf"))}
+        print("\n" + profiling.render(recorded))
     if stolen > 0.02:
         say(f"the hypervisor took up to {100 * stolen:.0f} % of a measurement: another machine is busy")
     if options.smoke:
@@ -87,7 +93,7 @@ def one_run(peer: peers.Peer, options: argparse.Namespace, begin: str, samples: 
         try:
             peer.start(world)
             stage = load.Stage(world, peer, options.seconds, options.congestion, 1 if options.smoke else 6,
-                               options.binaries / "postern-load", options.known)  # fmt: skip
+                               options.binaries / "postern-load", options.known, options.perf)  # fmt: skip
             if peer.wireguard:
                 peer.know(world, options.known)
             stage.ready()
@@ -203,6 +209,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--congestion", default="cubic")
     parser.add_argument("--devices", type=int, default=None)
     parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--perf", type=Path, default=None)
     parser.add_argument("--logs", type=Path, default=None)
     parser.add_argument("--table", type=Path, nargs="+", default=None)
     parser.add_argument("--binaries", type=Path, default=Path("target/release"))

@@ -30,6 +30,11 @@ class Stage:
     steps: int  # of a search
     generator: Path  # postern-load
     devices: list[str]  # public keys of those that the gateway knows and that are not there, unless the generator plays them
+    recordings: Path | None = None  # a folder for `perf`
+
+    def recording(self, transfer: str) -> Path | None:
+        """Where the samples of a transfer go, if anybody wants them: of those with one stream."""
+        return self.recordings / f"{self.peer.name}-{transfer}.perf" if self.recordings and transfer.startswith("1") else None
 
     def ready(self) -> None:
         """Starts the echo server, and waits until both laptops have reached it through their tunnels."""

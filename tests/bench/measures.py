@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import meter
+import profiling
 from hosts import Failed
 from load import SECOND_BULK_PORT, Iperf, Stage
 from table import percentile
@@ -37,7 +38,10 @@ def tcp(streams: int, down: bool) -> Callable[[Stage], Numbers]:
     def measure(stage: Stage) -> Numbers:
         name = f"{streams}_{'down' if down else 'up'}"
         before = meter.read()
-        with stage.iperf(stage.seconds, *stage.tcp_options(streams, down)) as iperf:
+        with (
+            stage.iperf(stage.seconds, *stage.tcp_options(streams, down)) as iperf,
+            profiling.sampled(stage.recording(name), stage.seconds - 0.5),
+        ):
             end = iperf.result()["sum_received"]
             used = meter.between(stage.world, before, meter.read())
         gigabytes = end["bytes"] / 1e9

@@ -3,6 +3,7 @@
 import unittest
 
 import peers
+import profiling
 import table
 from table import Goal, Row
 
@@ -44,7 +45,7 @@ class Table(unittest.TestCase):
         self.assertEqual(met(4.9), "no")
         self.assertEqual(met(5.0), "yes")
         self.assertEqual(met(6.0), "stretch")
-        self.assertEqual(met(4.0, slow=2.0), "yes")
+        self.assertEqual(met(4.0, slow=2.0), "by ratio")
         self.assertEqual(met(3.9, slow=2.0), "no")
         self.assertEqual(met(3.1, underlay="nic"), "yes")
         self.assertEqual([met(t, row=LESS) for t in (101, 100, 50)], ["no", "yes", "stretch"])
@@ -67,6 +68,23 @@ class Table(unittest.TestCase):
     def test_every_row_has_a_name_of_its_own(self):
         self.assertEqual(len({row.key for row in table.ROWS}), len(table.ROWS))
         self.assertEqual(len({row.label for row in table.ROWS}), len(table.ROWS))
+
+
+class Profiling(unittest.TestCase):
+    def test_every_sample_is_of_one_kind(self):
+        for place, kind in {
+            ("swapper", "[kernel.kallsyms]", "haltpoll_cpuidle_enter"): profiling.IDLE,
+            ("swapper", "[kernel.kallsyms]", "veth_xmit"): profiling.KERNEL_NET,
+            ("iperf3", "[kernel.kallsyms]", "tcp_sendmsg"): profiling.LOAD,
+            ("postern", "postern", "ring_core_0_17_14__chacha20_poly1305_seal_avx2"): profiling.AEAD,
+            ("postern", "libc.so.6", "__memmove_avx_unaligned_erms"): profiling.COPY,
+            ("postern", "postern", "postern_io::split::split"): profiling.OWN,
+            ("postern", "[kernel.kallsyms]", "rep_movs_alternative"): profiling.KERNEL_COPY,
+            ("postern", "[kernel.kallsyms]", "try_to_wake_up"): profiling.KERNEL_WAKE,
+            ("postern", "[kernel.kallsyms]", "kmem_cache_free"): profiling.KERNEL_MEMORY,
+            ("postern", "[kernel.kallsyms]", "tun_get_user"): profiling.KERNEL_NET,
+        }.items():
+            self.assertEqual(profiling.kind_of(*place), kind, place)
 
 
 class Peers(unittest.TestCase):
