@@ -25,6 +25,7 @@ import profiling
 import table
 
 SUBJECT = "postern"
+CROWDED = "postern-crowded"  # 10 000 rules and 100 000 open flows
 GROUPS = {
     "rtt": [measures.rtt],
     "connect": [measures.connect],
@@ -97,8 +98,9 @@ def one_run(peer: peers.Peer, options: argparse.Namespace, begin: str, samples: 
             if peer.wireguard:
                 peer.know(world, options.known)
             stage.ready()
+            peer.prepare(world)
             for group, functions in GROUPS.items():
-                if group not in options.only or (group in DATAGRAMS and not peer.udp):
+                if group not in options.only or group not in (peer.groups or GROUPS) or (group in DATAGRAMS and not peer.udp):
                     continue
                 for measure in functions:
                     numbers, taken = measures.run(stage, measure, 1 if options.smoke else measures.TRIES, lambda text: say(f"{begin}: {text}"))
@@ -118,11 +120,13 @@ def one_run(peer: peers.Peer, options: argparse.Namespace, begin: str, samples: 
 def chosen(options: argparse.Namespace) -> list[peers.Peer]:
     """The peers of this run, Postern first. Those that are not built are named and left out."""
     known: list[peers.Peer] = [postern.Postern(SUBJECT, binaries=options.binaries, ports=load.PORTS)]
+    known.append(postern.Postern(CROWDED, binaries=options.binaries, ports=load.PORTS, rules=10_000, flows=100_000,
+                                 groups=frozenset({"tcp"})))  # fmt: skip
     known += options.peer
     named = {peer.name for peer in known}
     for name, command in (
         ("wireguard-go", None),
-        ("gotatun", f"{options.built}/bin/gotatun -f {{if}}"),
+        ("gotatun", f"{options.built}/bin/gotatun -f --disable-drop-privileges {{if}}"),
         ("boringtun-cli", f"{options.built}/bin/boringtun-cli -f --disable-drop-privileges {{if}}"),
         ("wireguard-go-debian", f"{shutil.which('wireguard-go') or 'wireguard-go'} -f {{if}}"),
     ):

@@ -4,8 +4,9 @@
   agent.py echo PORT                           a server that sends back what it gets
   agent.py ping ADDRESS PORT COUNT SECONDS     round trips over one connection, until either is reached
   agent.py connect ADDRESS PORT COUNT SECONDS  new connections: until open, and until the first byte is back
+  agent.py flows ADDRESS COUNT PORT…           one datagram from each of so many ports to each of the ports given
 
-The last two print one JSON object: a list of nanoseconds for each thing measured, and how many failed.
+The two before the last print one JSON object: a list of nanoseconds for each thing measured, and how many failed.
 """
 
 import json
@@ -96,9 +97,27 @@ def connect(address, port, count, seconds):
     return {"connect": to_open, "first_byte": to_byte, "failed": failed}
 
 
+def flows(address, count, ports):
+    source, done = 10_000, 0
+    while done < count:
+        source += 1
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            try:
+                sender.bind(("", source))
+            except OSError:
+                continue  # somebody has that port
+            for port in ports:
+                sender.sendto(b"x", (address, port))
+        done += 1
+        if done % 64 == 0:
+            time.sleep(0.001)  # no queue on the way needs to be long
+
+
 def main(what, *words):
     if what == "echo":
-        echo(int(words[0]))
+        return echo(int(words[0]))
+    if what == "flows":
+        return flows(words[0], int(words[1]), [int(word) for word in words[2:]])
     measure = {"ping": ping, "connect": connect}[what]
     print(json.dumps(measure(words[0], int(words[1]), int(words[2]), float(words[3]))))
 

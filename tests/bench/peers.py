@@ -22,6 +22,7 @@ class Peer:
     udp: bool = True
     wireguard: bool = False  # speaks the protocol, so a gateway can be given devices and shaken hands with
 
+    groups: frozenset[str] | None = None  # of measurements; None for all
     address: str = TARGET  # where a laptop finds the target
 
     def start(self, world: World) -> None:
@@ -32,6 +33,9 @@ class Peer:
 
     def know(self, world: World, devices: list[str]) -> None:
         """Tells the gateway of devices that are never there."""
+
+    def prepare(self, world: World) -> None:
+        """What else has to be there before anything is measured, once the tunnels carry packets."""
 
     def gateway_key(self) -> str:
         raise Failed(f"{self.name} speaks no WireGuard")

@@ -11,6 +11,7 @@ from pathlib import Path
 from hosts import LAPTOPS, TARGET, Failed, World, wait_until
 from peers import PORT, Peer
 
+SILENT_PORTS = (7100, 7101)
 POLICY = """version: 1
 targets:
   lab: {{ addresses: [{target}], ports: [{ports}] }}
@@ -21,12 +22,12 @@ rules:
 
 @dataclass
 class Postern(Peer):
-    """`rules`: how many that match nothing stand before the one that does."""
+    """`rules`: how many that match nothing stand before the one that does. `flows`: how many of others are open."""
 
     binaries: Path = Path()
     ports: tuple[int, ...] = ()
     rules: int = 0
-    settings: str = ""
+    flows: int = 0
 
     def __post_init__(self) -> None:
         self.wireguard = True
@@ -39,7 +40,8 @@ class Postern(Peer):
         gateway.run(program, "init", str(self.folder), "--endpoint", f"{LAPTOPS['laptop'][1]}:{PORT}")
         (self.folder / "policy.yaml").write_text(self._policy())
         with open(config, "a") as file:
-            file.write(self.settings)
+            room = 2 * self.flows + 65_536
+            file.write(f"limits: {{ flows: {room}, flows_per_device: {room} }}\n" if self.flows else "")
         process = gateway.start(program, "run", "--config", config, log="postern-gateway")
         wait_until(20, "the gateway is ready", lambda: process.poll() is not None or self._ready())
         for name, (_, underlay) in LAPTOPS.items():
@@ -53,11 +55,25 @@ class Postern(Peer):
             body = {"name": f"device-{number}", "user": f"user-{number}", "groups": ["others"], "public_key": public}
             self._ask("POST", "/v1/devices", body)
 
+    def prepare(self, world: World) -> None:
+        """Opens the flows: datagrams that nobody answers, so each stays open for the two minutes that UDP has."""
+        if not self.flows:
+            return
+        ports = [str(port) for port in SILENT_PORTS]
+        drop = f"table ip silent {{\nchain input {{ type filter hook input priority 0; udp dport {{ {', '.join(ports)} }} drop; }}\n}}\n"
+        world["target"].run("nft", "-f", "-", input=drop)
+        agent = Path(__file__).with_name("agent.py")
+        for _ in range(5):
+            world["laptop"].run("python3", str(agent), "flows", TARGET, str(self.flows // len(ports)), *ports)
+            if self._ask("GET", "/v1/status")["open_flows"] >= self.flows:
+                return
+        raise Failed(f"{self.flows} open flows: there are {self._ask('GET', '/v1/status')['open_flows']}")
+
     def gateway_key(self) -> str:
         return self._ask("GET", "/v1/status")["public_key"]
 
     def _policy(self) -> str:
-        ports = ", ".join(f"{port}/{protocol}" for port in self.ports for protocol in ("tcp", "udp"))
+        ports = ", ".join(f"{port}/{protocol}" for port in (*self.ports, *SILENT_PORTS) for protocol in ("tcp", "udp"))
         rules = "".join(
             f"  - {{ name: rule {i}, action: allow, from: {{ groups: [group-{i}] }}, to: [lab] }}\n" for i in range(self.rules))  # fmt: skip
         return POLICY.format(target=TARGET, ports=ports, rules=rules)
