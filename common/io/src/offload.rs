@@ -199,7 +199,10 @@ pub type Offloads = BTreeMap<Half, HalfState>;
 /// How the offloads of one worker stand now.
 #[must_use]
 pub fn offloads(inputs: &Inputs, outputs: &Outputs) -> Offloads {
-    let mut all = Offloads::new();
+    let mut all = Offloads::from([
+        (Half::UdpSend, outputs.udp.offload()),
+        (Half::UdpReceive, inputs.udp.offload()),
+    ]);
     if let Some(tun) = &inputs.tun {
         all.insert(Half::TunRead, tun.offload());
     }

@@ -204,14 +204,15 @@ mod tests {
         })
     }
 
+    type Refuses = Box<dyn Fn(usize, &[IoSlice<'_>]) -> Option<Errno>>;
+
     /// A kernel that cuts what it takes, and refuses what it is told to.
-    #[derive(Default)]
     struct Kernel {
         /// Single packets in the order in which they came.
         got: Vec<Vec<u8>>,
         calls: usize,
         /// The call that is refused, from 0, and whatever else.
-        refuses: Option<Box<dyn Fn(usize, &[IoSlice<'_>]) -> Option<Errno>>>,
+        refuses: Refuses,
     }
 
     impl Kernel {
@@ -219,15 +220,16 @@ mod tests {
             refuses: impl Fn(usize, &[IoSlice<'_>]) -> Option<Errno> + 'static,
         ) -> Kernel {
             Kernel {
-                refuses: Some(Box::new(refuses)),
-                ..Kernel::default()
+                got: Vec::new(),
+                calls: 0,
+                refuses: Box::new(refuses),
             }
         }
 
         fn writev(&mut self, slices: &[IoSlice<'_>]) -> Result<(), Errno> {
             let call = self.calls;
             self.calls += 1;
-            if let Some(error) = self.refuses.as_ref().and_then(|no| no(call, slices)) {
+            if let Some(error) = (self.refuses)(call, slices) {
                 return Err(error);
             }
             let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();

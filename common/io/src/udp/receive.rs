@@ -1,6 +1,7 @@
 //! The receiving half: GRO and recvmmsg.
 
 use super::Half;
+use crate::offload::{self, HalfState, WhyNot};
 use postern_proto::ecn::Ecn;
 use postern_proto::outbox::Endpoint;
 use quinn_udp::{EcnCodepoint, RecvMeta};
@@ -64,6 +65,23 @@ impl UdpRx {
     #[must_use]
     pub fn stats(&self) -> UdpRxStats {
         self.stats
+    }
+
+    /// Whether the kernel joins datagrams for us.
+    #[must_use]
+    pub fn offload(&self) -> HalfState {
+        let mut halves = self.v4.iter().chain(&self.v6);
+        let allowed = |half: &Half| half.end.offload.allow(offload::Half::UdpReceive);
+        if !halves.clone().all(allowed) {
+            WhyNot::Switched.off()
+        } else if halves.any(|half| half.state.gro_segments() > 1) {
+            HalfState {
+                on: true,
+                ..HalfState::default()
+            }
+        } else {
+            WhyNot::Absent.off()
+        }
     }
 
     /// Hands over what the IPv4 socket has, until `most` bytes have come.
