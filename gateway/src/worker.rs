@@ -110,7 +110,8 @@ impl DataWorker {
             });
             self.inputs.tun(ready, |packet| {
                 let segments = u32::try_from(packet.segments()).unwrap_or(u32::MAX);
-                if let Some(peer) = gateway.from_target(packet.packet(), segments, outputs, now) {
+                let (whole, len) = (packet.packet(), packet.segment_len());
+                if let Some(peer) = gateway.from_target(whole, segments, len, outputs, now) {
                     packet.for_each_segment(|segment| {
                         gateway.to_device(peer, segment, outputs, now);
                     });

@@ -160,6 +160,11 @@ pub fn too_big(packet: &PacketView<'_>, mtu: u16, out: &mut [u8]) -> Option<usiz
 /// Lowers the MSS option of a SYN so that its segments fit `mtu`, with the checksum mended
 /// (RFC 1624). Anything else is left alone. `packet` must have been proved by [`PacketView`].
 pub fn clamp_mss(packet: &mut [u8], mtu: usize) {
+    clamp_mss_to(packet, || mtu);
+}
+
+/// The same where the MTU costs something to find out: it is asked for a SYN only.
+pub fn clamp_mss_to(packet: &mut [u8], mtu: impl FnOnce() -> usize) {
     let v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
     let tcp_at = if v6 { 40 } else { 20 };
     let is_tcp = packet.get(if v6 { 6 } else { 9 }) == Some(&6);
@@ -172,6 +177,7 @@ pub fn clamp_mss(packet: &mut [u8], mtu: usize) {
     if header[13] & TcpFlags::SYN.0 == 0 {
         return;
     }
+    let mtu = mtu();
     let limit = if v6 {
         mtu::mss_v6(mtu)
     } else {

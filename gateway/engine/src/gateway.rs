@@ -5,6 +5,7 @@
 //! | `gateway.rs` | state, commands, time |
 //! | `gateway/road_in.rs` | a datagram from a laptop, to a verdict, to the target |
 //! | `gateway/road_back.rs` | a packet from a target, back to the laptop |
+//! | `gateway/path_mtu.rs` | what the path to each device carries |
 //! | `gateway/judge.rs` | a verdict for a new flow; refusals and their answers |
 //! | `gateway/rejudge.rs` | facts changed: live flows are judged again and cut |
 //! | `gateway/log.rs` | records and their numbers |
@@ -14,6 +15,7 @@
 
 mod judge;
 mod log;
+mod path_mtu;
 mod rejudge;
 mod road_back;
 mod road_in;
@@ -64,6 +66,8 @@ pub struct Gateway {
     rule_counts: Vec<crate::counters::RuleCount>,
     /// Flows opened, to number the next one.
     opened: u64,
+    /// The smallest MTU that any device ever had here: what is smaller needs no look-up.
+    least_mtu: usize,
     /// An answer is made here while the packet that it answers is still being looked at.
     answer: [u8; REPLY_ROOM],
 }
@@ -94,6 +98,7 @@ impl Gateway {
             counters: Counters::default(),
             rule_counts: Vec::new(),
             opened: 0,
+            least_mtu: settings.mtu,
             answer: [0; REPLY_ROOM],
             settings,
         };

@@ -7,6 +7,7 @@ use crate::policy::{Policy, Subject, SubjectIndex};
 use crate::rate::Rate;
 use hashbrown::HashMap;
 use postern_proto::keys::PublicKey;
+use postern_proto::now::Mono;
 use postern_proto::peers::PeerId;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -60,6 +61,8 @@ pub struct DeviceState {
     /// Facts about this device changed at this generation.
     pub generation: u64,
     pub(crate) answers: Rate,
+    /// The inner MTU that its client uses, bytes, and until when that counts.
+    pub(crate) path_mtu: Option<(u16, Mono)>,
     index: Option<(u64, SubjectIndex)>,
 }
 
@@ -86,6 +89,7 @@ impl DeviceState {
             client_version: None,
             generation,
             answers: Rate::default(),
+            path_mtu: None,
             index: None,
         }
     }

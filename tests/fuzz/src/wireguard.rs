@@ -4,7 +4,7 @@ use postern_engine::gateway::Gateway;
 use postern_engine::identity::Device;
 use postern_engine::policy::Policy;
 use postern_engine::record::Record;
-use postern_engine::settings::{Limits, OnLogFailure, Settings};
+use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
 use postern_proto::ecn::Ecn;
 use postern_proto::keys::PrivateKey;
 use postern_proto::now::{Mono, Now, Wall};
@@ -76,6 +76,7 @@ impl World {
         let settings = Settings {
             name: "gw".into(),
             boot: "b1".into(),
+            shard: Shard::default(),
             addresses: vec![[100, 96, 0, 1].into()],
             pools: vec!["100.96.0.0/16".parse().expect("a literal")],
             mtu: 1420,
@@ -173,6 +174,7 @@ impl World {
                 let peer = self.gateway.from_target(
                     &packet,
                     1 + dice.roll(3) as u32,
+                    packet.len(),
                     &mut self.outs,
                     self.now,
                 );

@@ -6,6 +6,7 @@ use super::road_in::Fate;
 use crate::denials::{Attempt, Noted, Why};
 use crate::flow::tcp::{TcpState, TcpTrack};
 use crate::flow::{Flow, Slot};
+use crate::identity::DeviceState;
 use crate::policy::{RuleId, SubjectIndex, Tuple, Verdict};
 use crate::record::CloseReason;
 use crate::settings::OnLogFailure;
@@ -21,8 +22,8 @@ use std::time::Duration;
 
 /// Answers to refused packets, for each device: as many at once, then one in each interval. A
 /// port scan at full speed is not worth more of our time.
-const ANSWER_BURST: u32 = 512;
-const ANSWER_INTERVAL: Duration = Duration::from_millis(2);
+pub(super) const ANSWER_BURST: u32 = 512;
+pub(super) const ANSWER_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Why a new flow is not allowed.
 pub(super) struct Refusal {
@@ -220,11 +221,24 @@ impl Gateway {
         out: &mut impl Outbox,
         now: Now,
     ) {
-        let Some(device) = self
-            .devices
-            .get(peer)
-            .filter(|device| device.client_version.is_some())
-        else {
+        let listens = |device: &DeviceState| device.client_version.is_some();
+        if self.devices.get(peer).is_some_and(listens) {
+            let mut packet = [0; postern_proto::mtu::MIN_MTU];
+            self.send_message(peer, message, 0, &mut packet, out, now);
+        }
+    }
+
+    /// Sends a message, made in `room`, padded to `len` bytes.
+    pub(super) fn send_message(
+        &mut self,
+        peer: PeerId,
+        message: &Message,
+        len: usize,
+        room: &mut [u8],
+        out: &mut impl Outbox,
+        now: Now,
+    ) {
+        let Some(device) = self.devices.get(peer) else {
             return;
         };
         let pair = device.device.addresses.iter().find_map(|to| {
@@ -235,9 +249,8 @@ impl Gateway {
                 .find(|own| own.is_ipv4() == to.is_ipv4())?;
             Some((*from, *to))
         });
-        let mut packet = [0; postern_proto::mtu::MIN_MTU];
-        if let Some(len) = pair.and_then(|(from, to)| message.write(from, to, &mut packet)) {
-            let _ = self.peers.send(peer, &packet[..len], out, now);
+        if let Some(len) = pair.and_then(|(from, to)| message.write_padded(from, to, len, room)) {
+            let _ = self.peers.send(peer, &room[..len], out, now);
         }
     }
 

@@ -30,18 +30,19 @@ enum Fate {
 }
 
 impl Gateway {
-    /// One packet, or one super-packet that stands for `segments` packets, from the TUN. It is
-    /// judged once; on `Some(peer)` the caller passes each of its segments to
+    /// One packet, or one super-packet that stands for `segments` packets of at most
+    /// `segment_len` bytes, from the TUN. It is judged once; on `Some(peer)` the caller passes each of its segments to
     /// [`Gateway::to_device`].
     pub fn from_target(
         &mut self,
         packet: &[u8],
         segments: u32,
+        segment_len: usize,
         out: &mut impl Outbox,
         now: Now,
     ) -> Option<PeerId> {
         let fate = match PacketView::parse(packet) {
-            Ok(view) => self.fate_of_return(&view, segments.max(1), now),
+            Ok(view) => self.fate_of_return(&view, segments.max(1), segment_len, now),
             Err(reason) => Fate::Refuse(reason, None),
         };
         match fate {
@@ -89,7 +90,7 @@ impl Gateway {
     /// One segment of what [`Gateway::from_target`] let pass: encrypted into the send batch. A
     /// SYN has its MSS clamped in place.
     pub fn to_device(&mut self, peer: PeerId, packet: &mut [u8], out: &mut impl Outbox, now: Now) {
-        reply::clamp_mss(packet, self.settings.mtu);
+        reply::clamp_mss_to(packet, || self.mtu_of(peer, now));
         match self.peers.send(peer, packet, out, now) {
             Ok(()) => {
                 self.counters.packets_in += 1;
@@ -99,7 +100,13 @@ impl Gateway {
         }
     }
 
-    fn fate_of_return(&mut self, view: &PacketView<'_>, segments: u32, now: Now) -> Fate {
+    fn fate_of_return(
+        &mut self,
+        view: &PacketView<'_>,
+        segments: u32,
+        segment_len: usize,
+        now: Now,
+    ) -> Fate {
         let key = match view.transport {
             Transport::Error { about, too_big } => {
                 return self.error_from_target(view, about, too_big, now);
@@ -138,6 +145,9 @@ impl Gateway {
         }
         if !self.can_reach(peer, now) {
             return Fate::NoSession(peer);
+        }
+        if let Some(answer) = self.too_big(peer, view, segment_len, now) {
+            return Fate::Refuse(DropReason::TooBig, answer);
         }
         self.note_target_packet(slot, view, segments, now);
         Fate::Forward(peer)

@@ -34,6 +34,8 @@ pub(super) enum Fate {
     },
     /// Taken in by the gateway itself.
     Consumed,
+    /// A probe of the path, which is answered.
+    Probe { id: u32 },
 }
 
 impl Gateway {
@@ -98,7 +100,8 @@ impl Gateway {
         match fate {
             Fate::Forward { syn } => {
                 if syn {
-                    reply::clamp_mss(&mut out.packet()[..len], self.settings.mtu);
+                    let mtu = self.mtu_of(peer, now);
+                    reply::clamp_mss(&mut out.packet()[..len], mtu);
                 }
                 out.commit_packet(len);
                 self.counters.packets_out += 1;
@@ -125,6 +128,10 @@ impl Gateway {
                 self.answer_device(peer, answer, out, now);
             }
             Fate::Consumed => self.counters.control_messages += 1,
+            Fate::Probe { id } => {
+                self.counters.control_messages += 1;
+                self.answer_probe(peer, id, len, out, now);
+            }
         }
     }
 
@@ -142,7 +149,7 @@ impl Gateway {
         }
         for address in &self.settings.addresses {
             if let Some(message) = control::payload(view, *address) {
-                return self.take_message(peer, message);
+                return self.take_message(peer, message, now);
             }
         }
         // Which flow.
@@ -306,11 +313,15 @@ impl Gateway {
         }
     }
 
-    fn take_message(&mut self, peer: PeerId, bytes: &[u8]) -> Fate {
+    fn take_message(&mut self, peer: PeerId, bytes: &[u8], now: Now) -> Fate {
         match (Message::parse(bytes), self.devices.get_mut(peer)) {
             (Ok(Message::Hello { version: 1, client }), Some(device)) => {
                 device.client_version = Some(client.chars().take(32).collect());
                 Fate::Consumed
+            }
+            (Ok(Message::Probe { id, mtu }), Some(_)) => {
+                self.note_mtu(peer, mtu, now);
+                Fate::Probe { id }
             }
             (Ok(_) | Err(_), _) => Fate::Refuse {
                 reason: DropReason::BadControl,

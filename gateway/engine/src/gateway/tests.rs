@@ -11,6 +11,8 @@ use postern_proto::{mtu, reply};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+mod path_mtu;
+
 const POLICY: &str = "
 version: 1
 targets:
@@ -210,7 +212,8 @@ impl World {
         let mut outs = Outs::default();
         if let Some(peer) = self
             .gateway
-            .from_target(packet, 1, packet.len(), &mut outs, self.now) {
+            .from_target(packet, 1, packet.len(), &mut outs, self.now)
+        {
             self.gateway
                 .to_device(peer, &mut packet.to_vec(), &mut outs, self.now);
         }
@@ -713,7 +716,12 @@ fn a_packet_that_no_tunnel_can_carry_is_not_counted_as_passed() {
     let mut outs = Outs::default();
     let segment = tcp(ACK, KUBE, LAPTOP, 901, 101);
     let now = world.now;
-    assert_eq!(world.gateway.from_target(&segment, 1, segment.len(), &mut outs, now), None);
+    assert_eq!(
+        world
+            .gateway
+            .from_target(&segment, 1, segment.len(), &mut outs, now),
+        None
+    );
     assert_eq!(outs.datagrams.len(), 1, "the device is asked for a key");
     assert_eq!(world.gateway.counters().packets_in, passed);
     assert_eq!(world.drops(DropReason::NoSession), 1);

@@ -121,6 +121,8 @@ impl World {
         };
         let whole = together(packets);
         let segments = u32::try_from(packets.len()).unwrap_or(1);
+        let lengths = packets.iter().map(|packet| packet.bytes.len());
+        let largest = lengths.max().unwrap_or(0);
         let mut outs = Outs::default();
         let reach: Vec<bool> = (0..LAPTOPS).map(|n| self.key_since(n).is_some()).collect();
         let reaches = |n: usize| reach.get(n).copied().unwrap_or(false);
@@ -129,7 +131,7 @@ impl World {
             .from_target(&whole, u64::from(segments), self.now, reaches);
         let peer = self
             .gateway
-            .from_target(&whole.bytes, segments, &mut outs, self.now);
+            .from_target(&whole.bytes, segments, largest, &mut outs, self.now);
         if peer.is_some() != expect.forward {
             return Err(format!(
                 "from a target: {:?} was passed on: {}; expected: {expect:?}",
