@@ -11,6 +11,7 @@ use crate::steps::{Step, Stop};
 use crate::target::{HOSTS, stamped};
 use crate::world::{Check, LAPTOPS, World, gateway_address};
 use postern_engine::record::CloseReason;
+use postern_proto::ecn::Ecn;
 use postern_proto::keys::PrivateKey;
 use postern_proto::now::Mono;
 use postern_proto::peers::Peers;
@@ -297,8 +298,8 @@ impl World {
         }
         let (from, to) = ((self.laptops[n].addresses[0], 4444), (host(2), 53));
         let sent = self.laptops[n].send(packet::udp(from, to, b"flipped"), self.now)?;
-        for (to, bytes, inner) in sent {
-            let mut datagram = self.sealed(n, to.remote, bytes, inner);
+        for (to, ecn, bytes, inner) in sent {
+            let mut datagram = self.sealed(n, to.remote, ecn, bytes, inner);
             if carries_packet(&datagram.bytes) {
                 let at = bit / 8 % datagram.bytes.len();
                 datagram.bytes[at] ^= 1 << (bit % 8);
@@ -342,6 +343,7 @@ impl World {
             id: 0,
             from: stranger(),
             to: gateway_address(),
+            ecn: Ecn::from_traffic_class(noise.to_be_bytes()[0]),
             bytes,
             laptop: None,
             inner: None,

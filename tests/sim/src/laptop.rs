@@ -6,6 +6,7 @@ use crate::packet::{self, ACK, FIN, Key, PSH, Packet, Proto, RST, Socket, What};
 use crate::target::{read_stamp, stamped};
 use postern_client::state::{Client, Config, Outcome};
 use postern_proto::ecn::Ecn;
+use postern_proto::fate::DropReason;
 use postern_proto::keys::{PrivateKey, PublicKey};
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::Endpoint;
@@ -62,8 +63,8 @@ enum Side {
     Stock(Box<Peers>, PeerId),
 }
 
-/// A sealed datagram and what is in it, where that is known.
-pub type Sealed = (Endpoint, Vec<u8>, Option<Packet>);
+/// A sealed datagram with its mark, and what is in it, where that is known.
+pub type Sealed = (Endpoint, Ecn, Vec<u8>, Option<Packet>);
 
 /// What a laptop did with an input.
 #[derive(Debug, Default)]
@@ -74,8 +75,8 @@ pub struct Did {
     pub got: Option<Packet>,
     /// What its programs answer to that.
     pub answers: Vec<Packet>,
-    /// The datagram came to nothing.
-    pub dropped: bool,
+    /// The datagram came to nothing, and why.
+    pub dropped: Option<DropReason>,
 }
 
 impl Laptop {
@@ -216,6 +217,7 @@ impl Laptop {
     pub fn receive(
         &mut self,
         from: SocketAddr,
+        ecn: Ecn,
         bytes: &[u8],
         ordered_from: u64,
         now: Now,
@@ -224,25 +226,25 @@ impl Laptop {
         let mut did = Did::default();
         let got = match &mut self.side {
             Side::Postern(client) => {
-                let outcome = client.from_network(from.into(), Ecn::NotEct, bytes, &mut outs, now);
-                did.dropped = matches!(outcome, Outcome::Dropped(_));
+                let outcome = client.from_network(from.into(), ecn, bytes, &mut outs, now);
+                if let Outcome::Dropped(reason) = outcome {
+                    did.dropped = Some(reason);
+                }
                 (outcome == Outcome::Passed)
                     .then(|| outs.packets.pop())
                     .flatten()
             }
-            Side::Stock(peers, _) => {
-                match peers.receive(from.into(), Ecn::NotEct, bytes, &mut outs, now) {
-                    Inbound::Packet { len, .. } => {
-                        use postern_proto::outbox::Outbox as _;
-                        Some(outs.packet()[..len].to_vec())
-                    }
-                    Inbound::Control { .. } => None,
-                    Inbound::Dropped { .. } => {
-                        did.dropped = true;
-                        None
-                    }
+            Side::Stock(peers, _) => match peers.receive(from.into(), ecn, bytes, &mut outs, now) {
+                Inbound::Packet { len, .. } => {
+                    use postern_proto::outbox::Outbox as _;
+                    Some(outs.packet()[..len].to_vec())
                 }
-            }
+                Inbound::Control { .. } => None,
+                Inbound::Dropped { reason, .. } => {
+                    did.dropped = Some(reason);
+                    None
+                }
+            },
         };
         did.sent = self.attach(outs, None)?;
         if self.is_stock() && self.is_connected(now) {
@@ -414,18 +416,19 @@ impl Laptop {
         {
             self.held.clear();
         }
-        Ok(outs
-            .datagrams
+        outs.datagrams
             .into_iter()
-            .map(|(to, bytes)| {
+            .zip(outs.marks)
+            .map(|((to, bytes), ecn)| {
                 let inner = if carries_packet(&bytes) {
                     inner.pop_front()
                 } else {
                     None
                 };
-                (to, bytes, inner)
+                packet::marked_as(inner.as_ref(), ecn)?;
+                Ok((to, ecn, bytes, inner))
             })
-            .collect())
+            .collect()
     }
 
     fn greeting(&self) -> Packet {

@@ -1,7 +1,7 @@
 //! The Internet between laptops and gateway: late, lossy, and out of order when it is told to be.
 
 use crate::dice::{Dice, Seeded};
-use crate::packet::Packet;
+use crate::packet::{Packet, What};
 use postern_proto::ecn::Ecn;
 use postern_proto::mtu;
 use postern_proto::now::Mono;
@@ -19,6 +19,8 @@ pub struct Datagram {
     pub from: SocketAddr,
     /// Outer receiver.
     pub to: SocketAddr,
+    /// The ECN bits of its IP header.
+    pub ecn: Ecn,
     /// On the wire.
     pub bytes: Vec<u8>,
     /// The laptop that sealed it, or for which it was sealed.
@@ -32,6 +34,17 @@ pub struct Datagram {
     pub epoch: Option<(u64, Mono)>,
     /// When it was sealed.
     pub sealed: Mono,
+}
+
+impl Datagram {
+    /// Lets the network do what it does to the mark. What is broken may be refused before its mark
+    /// is looked at.
+    pub fn mark(&mut self, net: &mut Net) {
+        let broken = |inner: &Packet| matches!(inner.what, What::Broken(_));
+        if !self.inner.as_ref().is_some_and(broken) {
+            self.ecn = net.mark(self.ecn);
+        }
+    }
 }
 
 /// What the network does to datagrams.
@@ -94,6 +107,20 @@ impl Net {
         }
     }
 
+    /// What becomes of the ECN bits of a datagram: a congested router marks what says that it may
+    /// be, some networks wash the bits or turn one ECT into the other, and a broken one marks
+    /// what must not be. That costs the packet, so only where packets are lost anyway.
+    pub fn mark(&mut self, ecn: Ecn) -> Ecn {
+        match (self.dice.small(16), ecn) {
+            (0 | 1, Ecn::Ect0 | Ecn::Ect1) => Ecn::Ce,
+            (2, Ecn::Ect0) => Ecn::Ect1,
+            (2, Ecn::Ect1) => Ecn::Ect0,
+            (3, _) => Ecn::NotEct,
+            (4, Ecn::NotEct) if self.loss > 0 => Ecn::Ce,
+            _ => ecn,
+        }
+    }
+
     /// When a datagram arrives: never, once or twice.
     pub fn carry(&mut self, laptop: Option<usize>, to_gateway: bool, now: Mono) -> Vec<Mono> {
         if self.dice.small(100) < self.loss {
@@ -121,6 +148,8 @@ impl Net {
 pub struct Outs {
     /// To the network.
     pub datagrams: Vec<(Endpoint, Vec<u8>)>,
+    /// The mark of each of them.
+    pub marks: Vec<Ecn>,
     /// To the TUN.
     pub packets: Vec<Vec<u8>>,
     datagram: Vec<u8>,
@@ -135,8 +164,9 @@ impl Outbox for Outs {
         &mut self.datagram
     }
 
-    fn commit_datagram(&mut self, len: usize, _: Ecn) {
+    fn commit_datagram(&mut self, len: usize, ecn: Ecn) {
         if let Some(to) = self.to {
+            self.marks.push(ecn);
             self.datagrams.push((to, self.datagram[..len].to_vec()));
         }
     }

@@ -1,6 +1,7 @@
 //! Packets as laptops and targets make and read them. Written apart from `proto::reply`, so that
 //! neither can hide a fault of the other.
 
+use postern_proto::ecn::Ecn;
 use postern_proto::fate::DropReason;
 use postern_proto::packet::{PacketView, Transport};
 use std::net::IpAddr;
@@ -106,6 +107,53 @@ pub struct Segment {
 }
 
 impl Packet {
+    /// The ECN bits of its IP header.
+    #[must_use]
+    pub fn ecn(&self) -> u8 {
+        match self.bytes[..] {
+            [first, second, ..] if first >> 4 == 4 => second & 3,
+            [first, second, ..] if first >> 4 == 6 => second >> 4 & 3,
+            _ => 0,
+        }
+    }
+
+    /// The same with some ECN bits or other. What is broken stays as it is.
+    #[must_use]
+    pub fn with_some_ecn(self) -> Packet {
+        let mix = |mix: u8, byte: &u8| mix.rotate_left(1) ^ byte;
+        let ecn = self.bytes.iter().fold(0, mix) & 3;
+        match self.what {
+            What::Broken(_) => self,
+            _ => self.with_ecn(ecn),
+        }
+    }
+
+    /// As it comes out of a tunnel whose outer header says `outer`: RFC 6040, section 4.2. Nothing
+    /// if it must not come out.
+    #[must_use]
+    pub fn out_of(self, outer: u8) -> Option<Packet> {
+        match (self.ecn(), outer) {
+            (0, 3) => None,
+            (1.., 3) => Some(self.with_ecn(3)),
+            (2, 1) => Some(self.with_ecn(1)),
+            _ => Some(self),
+        }
+    }
+
+    fn with_ecn(mut self, ecn: u8) -> Packet {
+        match self.bytes.get_mut(..20) {
+            Some(header) if header[0] >> 4 == 4 => {
+                header[1] = header[1] & !3 | ecn;
+                header[10..12].fill(0);
+                let sum = !sum(header);
+                header[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            Some(header) => header[1] = header[1] & !0x30 | ecn << 4,
+            None => {}
+        }
+        self
+    }
+
     /// The TCP header, if it is TCP.
     #[must_use]
     pub fn segment(&self) -> Option<Segment> {
@@ -340,6 +388,19 @@ pub fn same_but_mss(before: &Packet, after: &[u8]) -> bool {
         copy
     };
     blank(&before.bytes) == blank(after)
+}
+
+/// Whether an outer header says what the packet in it says (RFC 6040, section 4.1); what the
+/// tunnel says by itself, and what the gateway says to a device, is not marked.
+pub fn marked_as(inner: Option<&Packet>, outer: Ecn) -> Result<(), String> {
+    let expected = inner.map_or(0, Packet::ecn);
+    if outer.bits() == expected {
+        return Ok(());
+    }
+    Err(format!(
+        "a datagram left as {outer:?} with {:?} and ECN {expected} in it",
+        inner.map(|packet| packet.what)
+    ))
 }
 
 /// Puts an IP header on and fills the checksum at `checksum_at` in.

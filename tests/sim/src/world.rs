@@ -12,6 +12,8 @@ use crate::steps::Step;
 use crate::target::Targets;
 use postern_engine::gateway::Gateway;
 use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
+use postern_proto::ecn::Ecn;
+use postern_proto::fate::DropReason;
 use postern_proto::keys::{PrivateKey, PublicKey};
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::outbox::Endpoint;
@@ -253,15 +255,15 @@ impl World {
         if !self.laptops[n].on {
             return Ok(());
         }
-        let sent = self.laptops[n].send(packet, self.now)?;
+        let sent = self.laptops[n].send(packet.with_some_ecn(), self.now)?;
         self.ship(n, sent);
         Ok(())
     }
 
     /// Puts what a laptop sent on its way.
     pub(crate) fn ship(&mut self, n: usize, sent: Vec<Sealed>) {
-        for (to, bytes, inner) in sent {
-            let datagram = self.sealed(n, to.remote, bytes, inner);
+        for (to, ecn, bytes, inner) in sent {
+            let datagram = self.sealed(n, to.remote, ecn, bytes, inner);
             self.post(datagram);
         }
     }
@@ -271,6 +273,7 @@ impl World {
         &mut self,
         n: usize,
         to: SocketAddr,
+        ecn: Ecn,
         bytes: Vec<u8>,
         inner: Option<Packet>,
     ) -> Datagram {
@@ -281,6 +284,7 @@ impl World {
             id: self.next_id,
             from: laptop.outer,
             to,
+            ecn,
             bytes,
             laptop: Some(n),
             inner,
@@ -293,7 +297,9 @@ impl World {
     /// Hands a datagram for the gateway to the network.
     pub(crate) fn post(&mut self, datagram: Datagram) {
         for at in self.net.carry(datagram.laptop, true, self.now.mono) {
-            self.at(at, Event::ToGateway(datagram.clone()));
+            let mut arrives = datagram.clone();
+            arrives.mark(&mut self.net);
+            self.at(at, Event::ToGateway(arrives));
         }
     }
 
@@ -307,19 +313,28 @@ impl World {
         };
         let epoch = datagram.epoch.map_or(0, |(epoch, _)| epoch);
         let laptop = &mut self.laptops[n];
-        let did = laptop.receive(datagram.from, &datagram.bytes, self.ordered_from, self.now)?;
-        if !did.dropped {
+        let did = laptop.receive(
+            datagram.from,
+            datagram.ecn,
+            &datagram.bytes,
+            self.ordered_from,
+            self.now,
+        )?;
+        // A packet that a mark costs has proved its key all the same.
+        if matches!(did.dropped, None | Some(DropReason::EcnCe)) {
             laptop.learn(&datagram.bytes, epoch, self.now.mono);
         }
+        let comes_out = datagram
+            .inner
+            .clone()
+            .map(|inner| inner.out_of(datagram.ecn.bits()));
         if let Some(got) = &did.got {
-            if datagram
-                .inner
-                .as_ref()
-                .is_some_and(|inner| !packet::same_but_mss(inner, &got.bytes))
-            {
+            if comes_out.is_some_and(|inner| {
+                inner.is_none_or(|inner| !packet::same_but_mss(&inner, &got.bytes))
+            }) {
                 return Err(format!(
-                    "laptop {n} got {:?}, which is not what the gateway sealed",
-                    got.what
+                    "laptop {n} got {:?}, which is not what the gateway sealed, marked {:?}",
+                    got.what, datagram.ecn
                 ));
             }
             let conns = &self.laptops[n].conns;
@@ -329,7 +344,9 @@ impl World {
                     .any(|conn| conn.key == *key && conn.state != ConnState::Reset)
             };
             self.watch.laptop_told(n, got, live);
-        } else if datagram.inner.is_some() && self.must_arrive(n, &datagram) {
+        } else if comes_out.flatten().is_some()
+            && (self.must_arrive(n, &datagram) || did.dropped == Some(DropReason::EcnCe))
+        {
             return Err(format!(
                 "laptop {n} did not take a packet that the network did not lose"
             ));

@@ -6,7 +6,6 @@ use crate::dice::Dice as _;
 use crate::model::Expect;
 use crate::net::{Datagram, Outs};
 use crate::packet::{self, Packet, What};
-use postern_proto::ecn::Ecn;
 use postern_proto::fate::DropReason;
 use postern_proto::now::Mono;
 use postern_proto::outbox::Endpoint;
@@ -18,7 +17,7 @@ impl World {
         let before = self.endpoint(datagram.laptop);
         self.gateway.from_network(
             datagram.from.into(),
-            Ecn::NotEct,
+            datagram.ecn,
             &datagram.bytes,
             &mut outs,
             self.now,
@@ -62,8 +61,15 @@ impl World {
                     datagram.from
                 ));
             }
-            let expect = self.model.from_device(n, packet, self.now);
-            return self.settle_with(outs, expect, Some(packet), drops, "from a laptop");
+            let Some(packet) = packet.clone().out_of(datagram.ecn.bits()) else {
+                let expect = Expect {
+                    drops: vec![(DropReason::EcnCe, 1)],
+                    ..Expect::default()
+                };
+                return self.settle_with(outs, expect, None, drops, "marked, from a laptop");
+            };
+            let expect = self.model.from_device(n, &packet, self.now);
+            return self.settle_with(outs, expect, Some(&packet), drops, "from a laptop");
         }
         if datagram.inner.is_some() && enrolled && !copy && self.must_arrive(n, &datagram) {
             return Err(format!(
@@ -164,7 +170,7 @@ impl World {
                 ..Seen::default()
             };
             self.watch.sealing(&seen)?;
-            self.ship_from_gateway(outs, Some((laptop, packet)));
+            self.ship_from_gateway(outs, Some((laptop, packet)))?;
         }
         Ok(())
     }
@@ -208,7 +214,7 @@ impl World {
                 self.watch.must_tell(*laptop, *key, self.now.mono);
             }
         }
-        self.ship_from_gateway(outs, None);
+        self.ship_from_gateway(outs, None)?;
         for packet in to_targets {
             let answers = self.targets.receive(&packet, self.ordered_from)?;
             for answer in answers {
@@ -246,12 +252,19 @@ impl World {
         let at = self.now.mono + Duration::from_micros(200 + self.dice.roll(800));
         let at = at.max(self.watch.last_from_target);
         self.watch.last_from_target = at;
+        let packets = packets.into_iter().map(Packet::with_some_ecn).collect();
         self.at(at, Event::FromTarget(packets));
     }
 
-    pub(crate) fn ship_from_gateway(&mut self, outs: Outs, inner: Option<(usize, &Packet)>) {
-        for (to, bytes) in outs.datagrams {
+    pub(crate) fn ship_from_gateway(
+        &mut self,
+        outs: Outs,
+        inner: Option<(usize, &Packet)>,
+    ) -> Check {
+        for ((to, bytes), ecn) in outs.datagrams.into_iter().zip(outs.marks) {
             let carries = crate::net::carries_packet(&bytes);
+            let inner = inner.filter(|_| carries).map(|(_, packet)| packet);
+            packet::marked_as(inner, ecn)?;
             let laptop = self
                 .laptops
                 .iter()
@@ -261,17 +274,21 @@ impl World {
                 id: self.next_id,
                 from: gateway_address(),
                 to: to.remote,
+                ecn,
                 bytes,
                 laptop,
-                inner: inner.filter(|_| carries).map(|(_, packet)| packet.clone()),
+                inner: inner.cloned(),
                 tampered: false,
                 epoch: laptop.map(|n| (self.epoch(n), self.key_since(n).unwrap_or(Mono(0)))),
                 sealed: self.now.mono,
             };
             for at in self.net.carry(laptop, false, self.now.mono) {
-                self.at(at, Event::ToLaptop(datagram.clone()));
+                let mut arrives = datagram.clone();
+                arrives.mark(&mut self.net);
+                self.at(at, Event::ToLaptop(arrives));
             }
         }
+        Ok(())
     }
 
     /// Where the gateway takes a laptop to be.
