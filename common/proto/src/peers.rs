@@ -413,14 +413,13 @@ impl Peers {
         let Some(peer) = self.slots.get_mut(slot).and_then(Option::as_deref_mut) else {
             return;
         };
-        if peer.tunnel.next_deadline() <= now.mono {
+        let mut next = peer.tunnel.next_deadline();
+        if next <= now.mono {
             peer.run_timers(out, now, &mut self.handshakes);
+            // Never again in the same instant, even if the outbox had no room for it.
+            let later = now.mono + Duration::from_nanos(1);
+            next = peer.tunnel.next_deadline().max(later);
         }
-        // Never again in the same instant, even if the outbox had no room for it.
-        let next = peer
-            .tunnel
-            .next_deadline()
-            .max(now.mono + Duration::from_nanos(1));
         if next < peer.armed {
             self.deadlines.remove(&(peer.armed, id));
             self.deadlines.insert((next, id));

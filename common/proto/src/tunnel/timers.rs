@@ -80,18 +80,14 @@ impl Timers {
 
     /// The next moment at which [`Timers::due`] has something to say.
     pub(super) fn next(&self) -> Mono {
-        let attempt = self.attempt.map(|attempt| attempt.next);
-        [
-            attempt,
-            self.passive,
-            self.deaf,
-            self.persistent,
-            self.forget,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(Mono::NEVER)
+        // Asked for each packet: no iterator that skips.
+        let or_never = |timer: Option<Mono>| timer.unwrap_or(Mono::NEVER);
+        self.attempt
+            .map_or(Mono::NEVER, |attempt| attempt.next)
+            .min(or_never(self.passive))
+            .min(or_never(self.deaf))
+            .min(or_never(self.persistent))
+            .min(or_never(self.forget))
     }
 
     /// One thing that is due. To be asked until it says `None`. `usable`: a key can send.
