@@ -66,12 +66,10 @@ def main() -> int:
         for peer in contenders:
             begin = f"[{repetition + 1}/{options.repeat}] {peer.name}"
             try:
-                stolen = max(stolen, one_run(peer, options, begin, result["samples"][peer.name]))
+                stolen = max(stolen, one_run(peer, options, begin, result))
             except (hosts.Failed, OSError, ValueError, KeyError) as error:
                 complain(f"{begin}: {error}")
                 complete = False
-            if options.json:
-                options.json.write_text(json.dumps(result, indent=1) + "\n")
     print_result(result)
     if options.perf:
         recorded = {file.stem: profiling.shares(file) for file in sorted(options.perf.glob("*.perf"))}
@@ -86,9 +84,9 @@ def main() -> int:
     return 0 if complete else 1
 
 
-def one_run(peer: peers.Peer, options: argparse.Namespace, begin: str, samples: dict[str, list[float]]) -> float:
-    """Everything that is measured of one peer, once. Returns the largest share of time that was stolen."""
-    stolen = 0.0
+def one_run(peer: peers.Peer, options: argparse.Namespace, begin: str, result: dict) -> float:
+    """Everything that is measured of one peer, once; saved as it comes. Returns the largest share of time that was stolen."""
+    stolen, samples = 0.0, result["samples"][peer.name]
     say(f"{begin}: up")
     with hosts.world(options.underlay, options.congestion) as world:
         try:
@@ -107,6 +105,8 @@ def one_run(peer: peers.Peer, options: argparse.Namespace, begin: str, samples: 
                     stolen = max(stolen, taken)
                     for key, value in numbers.items():
                         samples.setdefault(key, []).append(value)
+                    if options.json:
+                        options.json.write_text(json.dumps(result, indent=1) + "\n")
                     say(f"{begin}: " + ", ".join(f"{key} {table.number(value)}" for key, value in numbers.items()))
         except hosts.Failed as error:
             words = "\n".join(filter(None, (host.last_words() for host in world.hosts.values())))

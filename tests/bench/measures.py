@@ -142,6 +142,16 @@ def in_full_swing(stage: Stage, streams: int, down: bool) -> Iterator[Iperf]:
         yield iperf
 
 
+def wait_for_quiet(stage: Stage) -> None:
+    """Until the others have used next to nothing for a second; at most a minute, for then they will not stop."""
+    for _ in range(60):
+        before = meter.read()
+        time.sleep(1)
+        used = meter.between(stage.world, before, meter.read())
+        if used.share(used.foreign) <= FOREIGN:
+            return
+
+
 def micros(name: str, nanoseconds: list[int]) -> Numbers:
     ordered = sorted(nanoseconds)
     return {f"{name}_p{p}": percentile(ordered, p) / 1e3 for p in (50, 99)}
@@ -157,6 +167,7 @@ def run(stage: Stage, measure: Callable[[Stage], Numbers], tries: int, say: Call
         if foreign <= FOREIGN or attempt == tries - 1:
             break
         say(f"others used {100 * foreign:.0f} % of the machine: once more")
+        wait_for_quiet(stage)
     if foreign > FOREIGN:
         say(f"others used {100 * foreign:.0f} % of the machine, and there is no time to wait: kept all the same")
     return numbers, used.share(used.stolen)

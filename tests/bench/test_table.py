@@ -52,9 +52,16 @@ class Table(unittest.TestCase):
         self.assertEqual(met(1, row=LESS, underlay="nic"), "")
 
     def test_a_goal_names_only_peers_that_ran(self):
-        alone, beside = samples(ours={}), samples(ours={}, slow={})
+        alone, beside = samples(ours={}, slow={}), samples(ours={}, slow={"rate": [1]})
         self.assertEqual(table.verdict(MORE, alone, "ours", "veth"), ("≥ 5", ""))
         self.assertEqual(table.verdict(MORE, beside, "ours", "veth"), ("≥ 5, or 2× slow", ""))
+
+    def test_a_goal_goes_by_the_first_peer_that_ran(self):
+        row = Row("rate", "rate", goal=Goal(5, None, {"fast": 2, "slow": 6}))
+        of = samples(ours={"rate": [4]}, slow={"rate": [0.1]}, fast={"rate": [3]})
+        self.assertEqual(table.verdict(row, of, "ours", "veth"), ("≥ 5, or 2× fast", "no"))
+        del of["fast"]
+        self.assertEqual(table.verdict(row, of, "ours", "veth"), ("≥ 5, or 6× slow", "by ratio"))
 
     def test_the_table_is_rectangular_and_has_a_line_for_each_row_that_was_measured(self):
         of = samples(postern={"tcp_1_up": [4, 5, 6], "rtt_p50": [200]}, gotatun={"tcp_1_up": [1], "memory_laptop": [60]})
