@@ -188,6 +188,24 @@ mod tests {
     }
 
     #[test]
+    fn offloads_are_switched_by_words_and_nonsense_is_a_usage_error() {
+        let offload = |words: &[&str]| {
+            let line = ["postern", "up", "profile"].iter().chain(words);
+            Cli::try_parse_from(line).map(|cli| match cli.command {
+                Command::Up { offload, .. } => offload,
+                Command::Down { .. } | Command::Status { .. } => unreachable!("it says up"),
+            })
+        };
+        assert_eq!(offload(&[]).expect("none"), Switches::AUTO);
+        assert_eq!(offload(&["--offload", "off"]).expect("off"), Switches::OFF);
+        let some = offload(&["--offload", "tun=off,udp-send=off"]).expect("a list");
+        assert_eq!(Ok(some), "tun=off,udp-send=off".parse());
+        let error = offload(&["--offload", "tcp=off"]).expect_err("no such half");
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("udp-receive"), "{error}");
+    }
+
+    #[test]
     fn asking_for_what_does_not_run_fails_with_1() {
         let nowhere = std::env::temp_dir().join("postern-nowhere");
         assert_eq!(

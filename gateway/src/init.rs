@@ -199,7 +199,7 @@ pool_v6: {pool}/64
 
 # interface: postern0
 # mtu: 1420
-# offload: auto                 # or off
+# offload: auto                 # or off, or some: { tun-write: off, udp: off }
 
 # key_file: gateway.key         # mode 0600
 # data_dir: data                # store, flow log, admin socket: one folder to back up

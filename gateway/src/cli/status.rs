@@ -29,7 +29,7 @@ impl Verb {
 fn show(status: &Status) -> Result<(), Failure> {
     let (policy, log, traffic) = (&status.policy, &status.flow_log, status.worker.traffic);
     let drops: u64 = status.worker.drops.values().sum();
-    output::facts(&[
+    let mut facts = vec![
         ("state", status.state.clone()),
         ("version", status.version.clone()),
         (
@@ -74,7 +74,14 @@ fn show(status: &Status) -> Result<(), Failure> {
                 log.written, log.lag, log.lost
             ),
         ),
-    ])?;
+    ];
+    let offload = &status.worker.offload;
+    facts.extend(
+        offload
+            .iter()
+            .map(|(half, state)| (half.as_str(), state.to_string())),
+    );
+    output::facts(&facts)?;
     if let Some(why) = &log.failing {
         output::say(format_args!("\nRECORDS CANNOT BE WRITTEN: {why}"))?;
     }

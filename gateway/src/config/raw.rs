@@ -119,6 +119,12 @@ impl<'de> Visitor<'de> for OffloadVisitor {
         Ok(RawOffload::All(text.to_owned()))
     }
 
+    /// YAML takes a bare `off` for a boolean.
+    fn visit_bool<E>(self, on: bool) -> Result<RawOffload, E> {
+        let text = if on { "on" } else { "off" };
+        Ok(RawOffload::All(text.to_owned()))
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawOffload, A::Error> {
         let mut each = Vec::new();
         while let Some(entry) = map.next_entry()? {

@@ -1,4 +1,5 @@
 use super::*;
+use postern_io::offload::Half;
 
 const LEAST: &str = "pool_v6: fd6a:3c1e:9d20:1::/64\n";
 
@@ -163,4 +164,47 @@ fn a_missing_file_says_how_to_make_one() {
             .contains("postern-gateway init /nonexistent"),
         "{error}"
     );
+}
+
+#[test]
+fn offloads_are_switched_together_or_each_by_itself() {
+    let off = |value: &str| -> Vec<&str> {
+        let switches = good(&format!("{LEAST}offload: {value}\n")).offload;
+        let off = |half: &Half| !switches.allow(*half);
+        Half::ALL
+            .into_iter()
+            .filter(off)
+            .map(Half::as_str)
+            .collect()
+    };
+    assert_eq!(good(LEAST).offload, Switches::AUTO);
+    assert!(off("auto").is_empty());
+    assert_eq!(off("off").len(), 4);
+    assert_eq!(off("{ tun: off }"), ["tun-read", "tun-write"]);
+    assert_eq!(
+        off("{ udp-send: off, tun-write: off }"),
+        ["tun-write", "udp-send"]
+    );
+    assert_eq!(off("\n  udp: off\n  udp-receive: auto"), ["udp-send"]);
+}
+
+#[test]
+fn wrong_switches_are_said_with_their_line() {
+    for (value, line, field, help) in [
+        ("on", 2, "offload", "write auto or off"),
+        ("\n  tun: sometimes", 3, "offload.tun", "write auto or off"),
+        ("\n  tun: off\n  tcp: off", 4, "offload.tcp", "tun-read"),
+    ] {
+        let problems = wrong(&format!("{LEAST}offload: {value}\n"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(
+            (problems[0].line, problems[0].field.as_str()),
+            (line, field)
+        );
+        assert!(problems[0].help.contains(help), "{problems:?}");
+    }
+    for value in ["[off]", "{ tun: off, tun: auto }", "{ tun: [off] }"] {
+        let error = parse(&format!("{LEAST}offload: {value}\n")).expect_err(value);
+        assert!(matches!(error, ConfigError::Malformed { .. }), "{error}");
+    }
 }

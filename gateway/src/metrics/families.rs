@@ -124,6 +124,24 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
                 .map(|(name, _, bound)| (vec![("queue", *name)], *bound))
                 .collect(),
         ),
+        gauge(
+            "postern_offload",
+            "1 while packets go together in this half.",
+            worker
+                .offload
+                .iter()
+                .map(|(half, state)| (vec![("half", half.as_str())], u64::from(state.on)))
+                .collect(),
+        ),
+        counter(
+            "postern_offload_fallbacks_total",
+            "Refusals by the kernel of packets together, which then went one by one.",
+            worker
+                .offload
+                .iter()
+                .map(|(half, state)| (vec![("half", half.as_str())], state.fallbacks))
+                .collect(),
+        ),
         counter(
             "postern_records_offered_total",
             "Records made.",

@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::{HistogramView, PeerView, QueueView, Traffic, VerdictCount};
+use postern_io::offload::{Half, HalfState};
 use postern_proto::fate::DropReason;
 use postern_proto::keys::PrivateKey;
 use std::io::Write;
@@ -57,6 +58,25 @@ fn facts() -> Facts {
                 depth: 9,
                 capacity: 100,
             }],
+            offload: [
+                (
+                    Half::TunRead,
+                    HalfState {
+                        on: true,
+                        detail: "tcp+udp".into(),
+                        fallbacks: 0,
+                    },
+                ),
+                (
+                    Half::TunWrite,
+                    HalfState {
+                        on: false,
+                        detail: "refused".into(),
+                        fallbacks: 3,
+                    },
+                ),
+            ]
+            .into(),
             verdict_seconds,
             change_to_cut_seconds: HistogramView::with_bounds(&[0.1, 1.0]),
             ..WorkerSnapshot::default()
@@ -102,6 +122,9 @@ fn every_fact_has_its_line() {
         "postern_policy_reload_success 1",
         r#"postern_queue_depth{queue="flow-log"} 1"#,
         r#"postern_queue_capacity{queue="flows"} 100"#,
+        r#"postern_offload{half="tun-read"} 1"#,
+        r#"postern_offload{half="tun-write"} 0"#,
+        r#"postern_offload_fallbacks_total{half="tun-write"} 3"#,
         "postern_records_written_total 5",
         "postern_records_lost_total 1",
         "postern_record_lag 2",
