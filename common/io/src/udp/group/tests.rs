@@ -204,6 +204,19 @@ fn runs_arrive_whole_at_their_worker() {
     }
 }
 
+/// Until then the kernel drops what is sent.
+fn wait_for(link: &str) {
+    let deadline = Clock::now().mono + Duration::from_secs(5);
+    loop {
+        let shown = Command::new("ip").args(["link", "show", link]).output();
+        if String::from_utf8_lossy(&shown.unwrap().stdout).contains("state UP") {
+            return;
+        }
+        assert!(Clock::now().mono < deadline, "{link} is down");
+        std::thread::yield_now();
+    }
+}
+
 /// The sender cuts its runs, the wire carries datagrams, and the receiver's kernel joins them
 /// again before it picks a socket.
 #[test]
@@ -215,6 +228,7 @@ fn what_the_kernel_joins_from_a_wire_arrives_at_its_worker() {
                 here.0.send(rustix::thread::gettid()).unwrap();
                 let port = there.1.recv().unwrap();
                 ip("link set wire1 up");
+                wait_for("wire1");
                 ip("address add 198.51.100.2/24 dev wire1");
                 ip("address add fd01::2/64 dev wire1 nodad");
                 for to in ["198.51.100.1", "fd01::1"] {
@@ -265,8 +279,13 @@ fn a_flood_of_initiations_costs_no_data() {
         let (mine, door) = receivers.split_at_mut(workers);
         let got = receive(mine, 100);
         assert!(got.iter().all(|(_, bytes)| bytes[0] == 4));
-        let kept = receive(door, 100).len();
-        assert!(kept < FLOOD / 2, "the door's queue is short: {kept}");
+        let (mut kept, mut turn) = (0, 1);
+        while turn > 0 {
+            turn = 0;
+            door[0].receive_v4(usize::MAX, |_, _, _| turn += 1);
+            kept += turn;
+        }
+        assert!((100..FLOOD / 4).contains(&kept), "a short queue: {kept}");
     }
 }
 
