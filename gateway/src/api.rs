@@ -163,7 +163,7 @@ pub struct PeerView {
     pub flows: u64,
 }
 
-/// The worker's state at one moment: plain counters, read at scrape time.
+/// The data plane's state at one moment: plain counters, read at scrape time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerSnapshot {
     /// Milliseconds since 1970.
@@ -176,7 +176,7 @@ pub struct WorkerSnapshot {
     pub traffic: Traffic,
     /// Packets dropped, by [`postern_proto::fate::DropReason`] text.
     pub drops: BTreeMap<String, u64>,
-    /// Handshakes by outcome: `ok` and why not.
+    /// Handshakes by outcome; `handed`: initiations that passed the front door.
     pub handshakes: BTreeMap<String, u64>,
     /// Live flows.
     pub open_flows: u64,
@@ -193,6 +193,24 @@ pub struct WorkerSnapshot {
     pub verdict_seconds: HistogramView,
     /// Time from a change to the last byte that it ended.
     pub change_to_cut_seconds: HistogramView,
+    /// Each worker by itself; everything above is of all together.
+    #[serde(default)]
+    pub workers: Vec<WorkerView>,
+}
+
+/// One worker: a thread with devices of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// From 0; as in records.
+    pub worker: u8,
+    /// Enrolled devices that it serves.
+    pub devices: u64,
+    /// Live flows.
+    pub flows: u64,
+    /// Inner packets that it forwarded, both ways.
+    pub packets: u64,
+    /// How often it looked for work.
+    pub turns: u64,
 }
 
 /// Attempts with one outcome.

@@ -56,6 +56,8 @@ pub struct Config {
     pub include: Option<Vec<IpNet>>,
     /// Seconds between keepalives in profiles; never if none.
     pub keepalive: Option<u16>,
+    /// Threads that carry packets.
+    pub workers: Workers,
     /// Bounds of the flow table.
     pub limits: Limits,
     /// The program's own log, on stderr.
@@ -78,6 +80,16 @@ pub enum OnLogFailure {
     DenyNew,
     /// They pass; lost records are counted.
     Allow,
+}
+
+/// Threads that carry packets, each with devices of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as the machine has cores, rounded down to a power of two, if packets can be
+    /// steered to them; one otherwise.
+    Auto,
+    /// 1, 2, 4 or 8.
+    Exactly(u8),
 }
 
 /// Where records go. At least one of `file` and `stdout`.
@@ -180,7 +192,7 @@ pub enum ConfigError {
 impl Config {
     /// Every field and whether a change of it takes effect in the running gateway. `policy` is
     /// the path: the content of the policy file is always live.
-    pub const FIELDS: [(&'static str, Effect); 20] = [
+    pub const FIELDS: [(&'static str, Effect); 21] = [
         ("endpoint", Effect::Live),
         ("include", Effect::Live),
         ("keepalive", Effect::Live),
@@ -199,6 +211,7 @@ impl Config {
         ("flow_log", Effect::Restart),
         ("on_log_failure", Effect::Restart),
         ("offload", Effect::Restart),
+        ("workers", Effect::Restart),
         ("limits", Effect::Restart),
         ("log", Effect::Restart),
     ];
@@ -287,6 +300,7 @@ impl Config {
             "flow_log" => self.flow_log != newer.flow_log,
             "on_log_failure" => self.on_log_failure != newer.on_log_failure,
             "offload" => self.offload != newer.offload,
+            "workers" => self.workers != newer.workers,
             "limits" => self.limits != newer.limits,
             "log" => self.log != newer.log,
             _ => false,

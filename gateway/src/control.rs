@@ -11,7 +11,8 @@ use crate::metrics::Facts;
 use crate::policy_watch::PolicyKeeper;
 use crate::problem::Problem;
 use crate::store::{Sighting, Store};
-use crate::worker_api::{RemoveReason, Worker};
+use crate::worker_api::RemoveReason;
+use crate::workers::Workers;
 use arc_swap::ArcSwap;
 use postern_engine::policy::{Policy, Subject, Tuple};
 use postern_io::clock::Clock;
@@ -36,8 +37,8 @@ pub struct Control {
     pub policy: PolicyKeeper,
     /// The devices.
     pub store: Store,
-    /// The data worker.
-    pub worker: Worker,
+    /// The data plane.
+    pub workers: Workers,
     /// The records.
     pub log: FlowLogHandle,
     boot: u64,
@@ -58,8 +59,8 @@ pub struct Parts {
     pub policy: PolicyKeeper,
     /// The devices.
     pub store: Store,
-    /// The data worker.
-    pub worker: Worker,
+    /// The data plane.
+    pub workers: Workers,
     /// The records.
     pub log: FlowLogHandle,
     /// From [`Store::next_boot`].
@@ -79,7 +80,7 @@ impl Control {
             config: parts.config,
             policy: parts.policy,
             store: parts.store,
-            worker: parts.worker,
+            workers: parts.workers,
             log: parts.log,
             boot: parts.boot,
             public_key: parts.public_key,
@@ -98,7 +99,7 @@ impl Control {
         let _alone = self.changing.lock().await;
         let (config, policy) = (self.config.get(), self.policy.current());
         let (device, added) = enrol(&self.store, &config, &policy, self.public_key, new).await?;
-        match self.worker.add_device(device.record).await {
+        match self.workers.add_device(device.record).await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => {
                 self.store.forget_new_device(&new.name).await?;
@@ -140,8 +141,8 @@ impl Control {
             .revoke_device(name, Clock::now().wall.seconds())
             .await?;
         let cut = self
-            .worker
-            .remove_device(device.record.key, RemoveReason::Revoked)
+            .workers
+            .remove_device(&device.record, RemoveReason::Revoked)
             .await
             .map_err(|error| {
                 let help = "the device is revoked in the store, but its flows may live until the \
@@ -158,7 +159,7 @@ impl Control {
     /// # Errors
     /// The worker gave no answer.
     pub async fn flows(&self, select: FlowFilter) -> Result<Vec<FlowView>, Problem> {
-        Ok(self.worker.list_flows(select, MAX_FLOWS_LISTED).await?)
+        Ok(self.workers.list_flows(select, MAX_FLOWS_LISTED).await?)
     }
 
     /// Cuts the flows that match.
@@ -172,7 +173,7 @@ impl Control {
                 "name an id, a device, a user or a destination",
             ));
         }
-        let cut = self.worker.kill_flows(select).await?;
+        let cut = self.workers.kill_flows(select).await?;
         Ok(CutView { flows: cut.flows })
     }
 
@@ -279,7 +280,11 @@ impl Control {
     }
 
     async fn snapshot(&self) -> Result<(), Problem> {
-        let snapshot = self.worker.with_patience(PROBE_PATIENCE).snapshot().await?;
+        let snapshot = self
+            .workers
+            .with_patience(PROBE_PATIENCE)
+            .snapshot()
+            .await?;
         self.last.store(Arc::new(snapshot));
         Ok(())
     }

@@ -1,7 +1,10 @@
-//! A worker that remembers what it was asked, for tests of the control plane.
+//! A data plane that remembers what it was asked, for tests of the control plane.
 
 use crate::api::{FlowView, WorkerSnapshot};
-use crate::worker_api::{Cut, WORKER_QUEUE, Worker, WorkerCommand};
+use crate::front_door::FrontDoor;
+use crate::worker_api::{Caller, Cut, Door, DoorCommand, WORKER_QUEUE, Worker, WorkerCommand};
+use crate::workers::Workers;
+use postern_proto::keys::PrivateKey;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -22,7 +25,13 @@ pub(crate) struct Asked {
 }
 
 impl FakeWorker {
-    pub(crate) fn start() -> (Worker, FakeWorker) {
+    /// One worker and a door.
+    pub(crate) fn start() -> (Workers, FakeWorker) {
+        let (worker, fake) = FakeWorker::worker();
+        (Workers::new(vec![worker], door()), fake)
+    }
+
+    pub(crate) fn worker() -> (Worker, FakeWorker) {
         let (commands, queue) = sync_channel(WORKER_QUEUE);
         let fake = FakeWorker::default();
         let thread = fake.clone();
@@ -31,7 +40,7 @@ impl FakeWorker {
                 thread.obey(command);
             }
         });
-        (Worker::new(commands, Arc::new(|| {})), fake)
+        (Caller::new(commands, || {}), fake)
     }
 
     pub(crate) fn policies(&self) -> Vec<String> {
@@ -90,4 +99,21 @@ impl FakeWorker {
             }
         }
     }
+}
+
+/// A door without a socket.
+pub(crate) fn door() -> Door {
+    door_of(FrontDoor::new(&PrivateKey::from_random([1; 32]), 1, 7))
+}
+
+pub(crate) fn door_of(mut door: FrontDoor) -> Door {
+    let (commands, queue) = sync_channel::<DoorCommand>(WORKER_QUEUE);
+    std::thread::spawn(move || {
+        while let Ok(command) = queue.recv() {
+            if command.obey(&mut door).is_break() {
+                break;
+            }
+        }
+    });
+    Caller::new(commands, || {})
 }

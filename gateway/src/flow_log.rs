@@ -29,7 +29,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// The worker's end.
+/// A worker's end. Cheap to clone: one for each worker.
 #[derive(Debug)]
 pub struct RecordSender<R> {
     queue: SyncSender<Vec<R>>,
@@ -113,6 +113,15 @@ impl FlowLog {
         // A panicked writer has lost what it did not count as written; the status shows the lag.
         let _ = self.thread.join();
         self.handle.status()
+    }
+}
+
+impl<R> Clone for RecordSender<R> {
+    fn clone(&self) -> Self {
+        RecordSender {
+            queue: self.queue.clone(),
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 

@@ -199,7 +199,8 @@ pool_v6: {pool}/64
 
 # interface: postern0
 # mtu: 1420
-# offload: auto                 # or off, or some: { tun-write: off, udp: off }
+# offload: auto                 # or off, or some: {{ tun-write: off, udp: off }}
+# workers: auto                 # threads that carry packets; or 1, 2, 4, 8
 
 # key_file: gateway.key         # mode 0600
 # data_dir: data                # store, flow log, admin socket: one folder to back up

@@ -9,8 +9,8 @@
 //! | [`policy_watch`], [`file_stamp`] | the policy in force |
 //! | [`flow_log`] | records, off the packet path |
 //! | [`run`] | everything started in order, ended in order |
-//! | [`plane`], [`worker`], [`view`] | the data plane |
-//! | [`worker_api`] | what control plane and data worker say to each other |
+//! | [`plane`], [`worker`], [`front_door`], [`view`] | the data plane |
+//! | [`worker_api`], [`workers`] | what the control plane and one thread of the data plane say to each other; and all of them |
 //! | [`control`], [`enrol`], [`problem`] | what an admin can do |
 //! | [`api`], [`admin`] | the same over a unix socket |
 //! | [`metrics`] | Prometheus and health |
@@ -26,6 +26,7 @@ pub mod control;
 pub mod enrol;
 pub mod file_stamp;
 pub mod flow_log;
+pub mod front_door;
 pub mod init;
 pub mod key_file;
 pub mod live_config;
@@ -40,6 +41,7 @@ pub mod store;
 pub mod view;
 pub mod worker;
 pub mod worker_api;
+pub mod workers;
 
 #[cfg(test)]
 mod fake_worker;

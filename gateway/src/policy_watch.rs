@@ -3,7 +3,7 @@
 use crate::api::{PolicyStatus, Reloaded};
 use crate::file_stamp::Watched;
 use crate::key_file;
-use crate::worker_api::Worker;
+use crate::workers::Workers;
 use arc_swap::ArcSwap;
 use postern_engine::policy::Policy;
 use postern_io::clock::Clock;
@@ -19,7 +19,7 @@ const LAST_GOOD: &str = "policy.last.yaml";
 pub struct PolicyKeeper {
     path: PathBuf,
     last: PathBuf,
-    worker: Worker,
+    workers: Workers,
     current: ArcSwap<Policy>,
     status: ArcSwap<PolicyStatus>,
     one_at_a_time: Mutex<()>,
@@ -108,9 +108,9 @@ fn read(path: &Path) -> Result<(String, Policy), BadPolicy> {
 }
 
 impl PolicyKeeper {
-    /// Starts with the policy that the worker started with, loaded from `path`.
+    /// Starts with the policy that the workers started with, loaded from `path`.
     #[must_use]
-    pub fn new(path: &Path, data_dir: &Path, policy: Arc<Policy>, worker: Worker) -> Self {
+    pub fn new(path: &Path, data_dir: &Path, policy: Arc<Policy>, workers: Workers) -> Self {
         let status = PolicyStatus {
             hash: policy.hash().full(),
             generation: 1,
@@ -123,7 +123,7 @@ impl PolicyKeeper {
         PolicyKeeper {
             path: path.to_owned(),
             last: data_dir.join(LAST_GOOD),
-            worker,
+            workers,
             current: ArcSwap::new(policy),
             status: ArcSwap::from_pointee(status),
             one_at_a_time: Mutex::new(()),
@@ -195,7 +195,7 @@ impl PolicyKeeper {
         }
         let policy = Arc::new(policy);
         let cut = self
-            .worker
+            .workers
             .set_policy(policy.clone())
             .await
             .map_err(|error| vec![error.to_string()])?;
@@ -234,11 +234,11 @@ mod tests {
     fn keeper(folder: &Scratch) -> (PathBuf, PolicyKeeper, FakeWorker) {
         let path = folder.path("policy.yaml");
         std::fs::write(&path, FIRST_POLICY).expect("written");
-        let (worker, fake) = FakeWorker::start();
+        let (workers, fake) = FakeWorker::start();
         let policy = Arc::new(load(&path).expect("a good policy"));
         (
             path.clone(),
-            PolicyKeeper::new(&path, path.parent().unwrap_or(&path), policy, worker),
+            PolicyKeeper::new(&path, path.parent().unwrap_or(&path), policy, workers),
             fake,
         )
     }

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How often it is checked that the worker is still at work.
+/// How often it is checked that all threads are still at work.
 const PULSE: Duration = Duration::from_millis(500);
 
 /// Runs the gateway until it is told to end.
@@ -41,7 +41,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         &config.policy,
         &config.data_dir,
     )?);
-    let udp = plane::bind(&config)?;
+    let reserved = plane::reserve(&config)?;
     // Capabilities belong to threads, so this comes before the first one that is started.
     host::drop_privileges()?;
     let store = Store::open(&config.store_path(), config.pool).await?;
@@ -56,10 +56,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let known = devices.len();
-    let plane = Plane::start(&config, udp, &key, Arc::clone(&policy), devices, boot)?;
+    let plane = Plane::start(&config, reserved, &key, &policy, devices, boot)?;
     tracing::info!(
         port = config.listen_port,
         interface = config.interface,
+        workers = plane.count,
         offload = plane.offload,
         devices = known,
         policy = %policy.hash(),
@@ -71,13 +72,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         &config.policy,
         &config.data_dir,
         policy,
-        plane.worker.clone(),
+        plane.workers.clone(),
     );
     let control = Control::new(Parts {
         config: LiveConfig::new(config),
         policy: keeper,
         store,
-        worker: plane.worker.clone(),
+        workers: plane.workers.clone(),
         log: plane.log.clone(),
         boot,
         public_key: key.public(),
@@ -111,7 +112,7 @@ async fn attend(
     }
     let ending = tokio::select! {
         signalled = signals(control) => signalled,
-        () = pulse(plane) => Err(anyhow::anyhow!("the data worker has stopped")),
+        () = pulse(plane) => Err(anyhow::anyhow!("a thread of the data plane has stopped")),
         () = control.policy.watch() => Err(anyhow::anyhow!("the policy watch ended")),
         () = control.config.watch() => Err(anyhow::anyhow!("the configuration watch ended")),
         () = control.remember() => Err(anyhow::anyhow!("the store keeper ended")),
@@ -148,7 +149,7 @@ async fn signals(control: &Control) -> anyhow::Result<Ending> {
     }
 }
 
-/// Returns when the worker is no longer at work.
+/// Returns when a thread is no longer at work.
 async fn pulse(plane: &Plane) {
     while plane.is_alive() {
         tokio::time::sleep(PULSE).await;

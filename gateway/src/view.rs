@@ -1,9 +1,10 @@
 //! The worker's state in the words of the admin API.
 
 use crate::api::{
-    FlowView, HistogramView, PeerView, QueueView, Traffic, VerdictCount, WorkerSnapshot,
+    FlowView, HistogramView, PeerView, QueueView, Traffic, VerdictCount, WorkerSnapshot, WorkerView,
 };
-use crate::worker::RECORDS_WAITING;
+use crate::front_door::HANDED_QUEUE;
+use crate::worker::records_waiting;
 use postern_engine::counters::{Counters, Histogram};
 use postern_engine::denials::WINDOWS;
 use postern_engine::flow::Flow;
@@ -39,13 +40,24 @@ pub fn flow(flow: &Flow, device: &DeviceState, now: Now) -> FlowView {
     }
 }
 
-/// Everything that metrics and `status` show of the worker.
+/// What a worker counts beside its engine and its road.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// How often it looked for work.
+    pub turns: u64,
+    /// Records that the log has not taken.
+    pub records_waiting: usize,
+    /// Initiations that the front door has let in.
+    pub handshakes_waiting: usize,
+}
+
+/// Everything that metrics and `status` show of one worker.
 #[must_use]
 pub fn snapshot(
     gateway: &Gateway,
     inputs: &Inputs,
     outputs: &Outputs,
-    records_waiting: u64,
+    own: Own,
     now: Now,
 ) -> WorkerSnapshot {
     let counters = gateway.counters();
@@ -77,15 +89,23 @@ pub fn snapshot(
         queues: vec![
             queue("flows", gateway.flows().len(), gateway.flows().capacity()),
             queue("denial-windows", gateway.denial_windows(), WINDOWS),
-            QueueView {
-                queue: "records-waiting".to_owned(),
-                depth: records_waiting,
-                capacity: RECORDS_WAITING as u64,
-            },
+            queue(
+                "records-waiting",
+                own.records_waiting,
+                records_waiting(gateway.shard()),
+            ),
+            queue("handshakes-waiting", own.handshakes_waiting, HANDED_QUEUE),
         ],
         offload: offload::offloads(inputs, outputs),
         verdict_seconds: histogram(&counters.verdict, 1e-9),
         change_to_cut_seconds: histogram(&counters.change_to_cut, 1e-6),
+        workers: vec![WorkerView {
+            worker: gateway.shard().index,
+            devices: gateway.devices().len() as u64,
+            flows: live as u64,
+            packets: counters.packets_out + counters.packets_in,
+            turns: own.turns,
+        }],
     }
 }
 

@@ -1,24 +1,27 @@
-//! The data worker: one plain thread that owns the sockets, the TUN and one shard of the engine.
-//! Nothing of it is shared and nothing is locked.
+//! A data worker: one plain thread that owns its sockets, its queue of the TUN and one shard of
+//! the engine. Nothing of it is shared and nothing is locked.
 //!
 //! One turn, in this order:
 //!
 //! 1. datagrams: decrypted in place, judged, put into the TUN batch;
 //! 2. super-packets from the TUN: judged once, split, each segment sealed into the send batch;
-//! 3. commands of the control plane;
+//! 3. a few handshakes that the front door has let in, and commands of the control plane;
 //! 4. what time alone brings about;
 //! 5. both batches are flushed: at the end of every turn, never on a timer;
 //! 6. records go to the log's channel in one piece.
 
 use crate::api::{FlowFilter, FlowView};
 use crate::flow_log::{RECORD_BATCH, RecordSender};
+use crate::front_door::Handed;
 use crate::view;
 use crate::worker_api::{Cut, DeviceRecord, RemoveReason, WorkerCommand};
 use postern_engine::flow::Flow;
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::{Device, DeviceState};
 use postern_engine::record::{CloseReason, Record};
+use postern_engine::settings::Shard;
 use postern_io::clock::Clock;
+use postern_io::offload;
 use postern_io::poll::Waker;
 use postern_io::road::{Inputs, Outputs};
 use postern_proto::now::{Mono, Now};
@@ -34,9 +37,13 @@ use tokio::sync::oneshot;
 /// Commands taken in one turn, so that a burst of them delays no packet for long.
 const COMMANDS_PER_TURN: usize = 16;
 
-/// Records that wait while the log's channel is full: as many as the default flow table holds,
-/// so that a change which cuts every flow loses no record. From half of it on nothing new is
-/// allowed; beyond it the oldest are lost and counted. At 1 KiB each: 64 MiB.
+/// Handshakes in one turn: at 0.2 ms each under a millisecond, so that a flood of them, by
+/// devices that are enrolled or by whoever repeats their datagrams, delays no data for longer.
+const HANDSHAKES_PER_TURN: usize = 4;
+
+/// Records that wait while the log's channel is full, of all workers together: as many as the
+/// default flow table holds, so that a change which cuts every flow loses no record. From half of
+/// it on nothing new is allowed; beyond it the oldest are lost and counted. At 1 KiB each: 64 MiB.
 pub const RECORDS_WAITING: usize = 65_536;
 
 /// How long the last records may wait for the log when the gateway ends.
@@ -52,7 +59,9 @@ pub struct DataWorker {
     outputs: Outputs,
     waker: Waker,
     commands: Receiver<WorkerCommand>,
+    handed: Handed,
     log: RecordSender<Record>,
+    turns: u64,
     /// Made and not yet accepted by the log's channel.
     records: VecDeque<Record>,
     /// Answered when the sweep of its policy is over.
@@ -67,6 +76,7 @@ impl DataWorker {
         (inputs, outputs): (Inputs, Outputs),
         waker: Waker,
         commands: Receiver<WorkerCommand>,
+        handed: Handed,
         log: RecordSender<Record>,
     ) -> Self {
         let records = VecDeque::new();
@@ -76,7 +86,9 @@ impl DataWorker {
             outputs,
             waker,
             commands,
+            handed,
             log,
+            turns: 0,
             records,
             policy_done: None,
         }
@@ -92,6 +104,12 @@ impl DataWorker {
         let result = self.add_device(device, now);
         self.outputs.flush();
         result
+    }
+
+    /// How its offloads stand, for the log.
+    #[must_use]
+    pub fn offload(&self) -> String {
+        offload::in_words(&offload::offloads(&self.inputs, &self.outputs))
     }
 
     /// Turns until told to stop.
@@ -117,11 +135,15 @@ impl DataWorker {
                     });
                 }
             })?;
-            let ended = ready.woken && self.obey(now).is_break();
+            let ended = ready.woken && {
+                self.take_handed(now);
+                self.obey(now).is_break()
+            };
             if self.gateway.next_deadline() <= now.mono {
                 self.gateway.timeout(&mut self.outputs, now);
             }
             self.outputs.flush();
+            self.turns += 1;
             self.answer_policy();
             self.hand_in_records();
             if ended {
@@ -138,6 +160,22 @@ impl DataWorker {
             now + RETRY
         };
         self.gateway.next_deadline().min(retry)
+    }
+
+    fn take_handed(&mut self, now: Now) {
+        for _ in 0..HANDSHAKES_PER_TURN {
+            let Some(letter) = self.handed.next() else {
+                return;
+            };
+            let (gateway, outputs) = (&mut self.gateway, &mut self.outputs);
+            let (from, datagram) = (letter.from, letter.datagram());
+            match &letter.claim {
+                Some(key) => gateway.from_door(key, from, datagram, outputs, now),
+                None => gateway.from_network(from, letter.ecn, datagram, outputs, now),
+            }
+        }
+        // There may be more: come back after the packets that wait.
+        self.waker.wake();
     }
 
     fn obey(&mut self, now: Now) -> ControlFlow<()> {
@@ -202,9 +240,12 @@ impl DataWorker {
                 let _ = done.send(self.list(&select, limit, now));
             }
             WorkerCommand::Snapshot { done } => {
-                let queued = self.records.len() as u64;
-                let snapshot =
-                    view::snapshot(&self.gateway, &self.inputs, &self.outputs, queued, now);
+                let own = view::Own {
+                    turns: self.turns,
+                    records_waiting: self.records.len(),
+                    handshakes_waiting: self.handed.waiting(),
+                };
+                let snapshot = view::snapshot(&self.gateway, &self.inputs, &self.outputs, own, now);
                 let _ = done.send(snapshot);
             }
             WorkerCommand::Stop { hand_over, done } => {
@@ -287,15 +328,22 @@ impl DataWorker {
                 break;
             }
         }
-        if self.records.len() > RECORDS_WAITING {
-            let lost = self.records.len() - RECORDS_WAITING;
+        let most = records_waiting(self.gateway.shard());
+        if self.records.len() > most {
+            let lost = self.records.len() - most;
             self.records.drain(..lost);
             self.log.lose(lost as u64);
         }
         // Between a half and the whole there is room for the refusals themselves.
-        let room = self.records.len() < RECORDS_WAITING / 2;
+        let room = self.records.len() < most / 2;
         self.gateway.set_log_writable(room && self.log.writable());
     }
+}
+
+/// A worker's part of [`RECORDS_WAITING`].
+#[must_use]
+pub fn records_waiting(shard: Shard) -> usize {
+    RECORDS_WAITING >> shard.bits
 }
 
 fn selects(select: &FlowFilter, flow: &Flow, device: &DeviceState) -> bool {

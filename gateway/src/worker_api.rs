@@ -1,28 +1,31 @@
-//! What the control plane and the data worker say to each other.
+//! What the control plane says to one thread of the data plane, and what that answers.
 //!
-//! The control plane sends a [`WorkerCommand`] into a bounded channel and rings the worker's
-//! eventfd; the worker answers on a oneshot. Nothing else is shared and nothing is locked.
+//! The control plane sends a [`WorkerCommand`] (to the front door: a [`DoorCommand`]) into a
+//! bounded channel and rings the thread's eventfd; it answers on a oneshot. Nothing else is
+//! shared and nothing is locked. [`crate::workers`] speaks to all of them at once.
 
 use crate::api::{FlowFilter, FlowView, WorkerSnapshot};
+use crate::front_door::{DoorCounts, DoorFull, FrontDoor};
 use postern_engine::policy::Policy;
-use postern_io::clock::Clock;
 use postern_proto::keys::{PresharedKey, PublicKey};
 use postern_proto::now::Mono;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-/// Commands that may wait for the worker. The largest is a device with its names and groups, well
+/// Commands that may wait for a thread. The largest is a device with its names and groups, well
 /// under 4 KiB: less than 1 MiB together.
 pub const WORKER_QUEUE: usize = 256;
 
-/// How long the control plane waits for an answer before it calls the worker stuck.
+/// How long the control plane waits for an answer before it calls a thread stuck.
 pub const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the control plane asks of the worker.
+/// What the control plane asks of a worker.
 pub enum WorkerCommand {
     /// Accept this key from now on. An error names why the worker cannot.
     AddDevice {
@@ -83,6 +86,59 @@ pub enum WorkerCommand {
     },
 }
 
+/// What the control plane asks of the front door.
+pub enum DoorCommand {
+    /// Initiations of this key are for that worker.
+    Enrol {
+        /// Whose.
+        key: PublicKey,
+        /// Which.
+        worker: usize,
+        /// Done, or why not.
+        done: oneshot::Sender<Result<(), DoorFull>>,
+    },
+    /// This key meets silence.
+    Strike {
+        /// Whose.
+        key: PublicKey,
+        /// Done.
+        done: oneshot::Sender<()>,
+    },
+    /// Counters.
+    Counts {
+        /// Since the start.
+        done: oneshot::Sender<DoorCounts>,
+    },
+    /// End.
+    Stop {
+        /// Done.
+        done: oneshot::Sender<()>,
+    },
+}
+
+impl DoorCommand {
+    /// Does it. An answer that nobody waits for any more is no error.
+    pub fn obey(self, door: &mut FrontDoor) -> ControlFlow<()> {
+        match self {
+            DoorCommand::Enrol { key, worker, done } => {
+                let _ = done.send(door.enrol(key, worker));
+            }
+            DoorCommand::Strike { key, done } => {
+                door.strike(&key);
+                let _ = done.send(());
+            }
+            DoorCommand::Counts { done } => {
+                let _ = done.send(door.counts().clone());
+            }
+            DoorCommand::Stop { done } => {
+                let _ = done.send(());
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Why a device goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoveReason {
@@ -120,18 +176,26 @@ pub struct DeviceRecord {
     pub last_endpoint: Option<SocketAddr>,
 }
 
-/// The control plane's end of the channel. Cheap to clone.
-#[derive(Clone)]
-pub struct Worker {
-    commands: SyncSender<WorkerCommand>,
-    wake: Arc<dyn Fn() + Send + Sync>,
-    patience: Duration,
+/// The control plane's end of one thread's channel.
+pub struct Caller<C> {
+    commands: SyncSender<C>,
+    wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// The worker gave no answer.
+/// Calls a worker.
+pub type Worker = Caller<WorkerCommand>;
+
+/// Calls the front door.
+pub type Door = Caller<DoorCommand>;
+
+/// What a thread will answer.
+#[must_use]
+pub struct Answer<T>(oneshot::Receiver<T>);
+
+/// A thread of the data plane gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkerError {
-    /// Its thread has ended.
+    /// It has ended.
     #[error("the data worker has stopped; the gateway must be restarted")]
     Gone,
     /// [`WORKER_QUEUE`] commands wait already.
@@ -142,102 +206,24 @@ pub enum WorkerError {
     Stuck,
 }
 
-impl Worker {
+impl<C> Caller<C> {
     /// From the sending half of a `sync_channel(WORKER_QUEUE)` and what rings the eventfd.
     #[must_use]
-    pub fn new(commands: SyncSender<WorkerCommand>, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Worker {
+    pub fn new(commands: SyncSender<C>, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Caller {
             commands,
-            wake,
-            patience: WORKER_PATIENCE,
+            wake: Box::new(wake),
         }
     }
 
-    /// The same, with another patience. For probes that must be quick.
-    #[must_use]
-    pub fn with_patience(&self, patience: Duration) -> Self {
-        Worker {
-            patience,
-            ..self.clone()
-        }
-    }
-
-    /// Accepts a device. The inner error is the worker's own refusal.
-    pub async fn add_device(
+    /// Sends a command at once; its answer can be waited for later.
+    ///
+    /// # Errors
+    /// The thread takes no command.
+    pub fn ask<T>(
         &self,
-        device: DeviceRecord,
-    ) -> Result<Result<(), String>, WorkerError> {
-        self.ask(|done| WorkerCommand::AddDevice {
-            device: Box::new(device),
-            done,
-        })
-        .await
-    }
-
-    /// Forgets a device and cuts its flows.
-    pub async fn remove_device(
-        &self,
-        key: PublicKey,
-        reason: RemoveReason,
-    ) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::RemoveDevice {
-            key,
-            reason,
-            changed: Clock::now().mono,
-            done,
-        })
-        .await
-    }
-
-    /// Publishes a policy and cuts what it no longer allows.
-    pub async fn set_policy(&self, policy: Arc<Policy>) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::SetPolicy {
-            policy,
-            changed: Clock::now().mono,
-            done,
-        })
-        .await
-    }
-
-    /// Cuts the flows that match.
-    pub async fn kill_flows(&self, select: FlowFilter) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::KillFlows {
-            select,
-            changed: Clock::now().mono,
-            done,
-        })
-        .await
-    }
-
-    /// Lists at most `limit` flows that match.
-    pub async fn list_flows(
-        &self,
-        select: FlowFilter,
-        limit: usize,
-    ) -> Result<Vec<FlowView>, WorkerError> {
-        self.ask(|done| WorkerCommand::ListFlows {
-            select,
-            limit,
-            done,
-        })
-        .await
-    }
-
-    /// The state of this moment.
-    pub async fn snapshot(&self) -> Result<WorkerSnapshot, WorkerError> {
-        self.ask(|done| WorkerCommand::Snapshot { done }).await
-    }
-
-    /// Ends the worker. Without `hand_over` every live flow is cut.
-    pub async fn stop(&self, hand_over: bool) -> Result<Cut, WorkerError> {
-        self.ask(|done| WorkerCommand::Stop { hand_over, done })
-            .await
-    }
-
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> WorkerCommand,
-    ) -> Result<T, WorkerError> {
+        command: impl FnOnce(oneshot::Sender<T>) -> C,
+    ) -> Result<Answer<T>, WorkerError> {
         let (done, answer) = oneshot::channel();
         self.commands
             .try_send(command(done))
@@ -246,7 +232,17 @@ impl Worker {
                 TrySendError::Disconnected(_) => WorkerError::Gone,
             })?;
         (self.wake)();
-        match tokio::time::timeout(self.patience, answer).await {
+        Ok(Answer(answer))
+    }
+}
+
+impl<T> Answer<T> {
+    /// The answer, if it comes in time.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn by(self, deadline: Instant) -> Result<T, WorkerError> {
+        match tokio::time::timeout_at(deadline, self.0).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(WorkerError::Gone),
             Err(_) => Err(WorkerError::Stuck),
@@ -254,8 +250,8 @@ impl Worker {
     }
 }
 
-impl fmt::Debug for Worker {
+impl<C> fmt::Debug for Caller<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Worker")
+        f.write_str("Caller")
     }
 }

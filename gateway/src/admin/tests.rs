@@ -31,18 +31,18 @@ impl World {
         let folder = Scratch::new();
         let endpoint = "vpn.example.com:51820".parse().expect("endpoint");
         let config = init(&folder.path("gw"), Some(&endpoint)).expect("made");
-        let (worker, fake) = FakeWorker::start();
+        let (workers, fake) = FakeWorker::start();
         let (records, log) = FlowLog::start(&config.flow_log).expect("starts");
         let policy = Arc::new(load(&config.policy).expect("a good policy"));
         let store = Store::open(&config.store_path(), config.pool)
             .await
             .expect("opens");
         let parts = Parts {
-            policy: PolicyKeeper::new(&config.policy, &config.data_dir, policy, worker.clone()),
+            policy: PolicyKeeper::new(&config.policy, &config.data_dir, policy, workers.clone()),
             config: LiveConfig::new(config.clone()),
             boot: store.next_boot().await.expect("counted"),
             store,
-            worker,
+            workers,
             log: log.handle(),
             public_key: PrivateKey::from_random([99; 32]).public(),
         };

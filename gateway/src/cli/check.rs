@@ -5,7 +5,7 @@ use super::output::{self, Output};
 use super::{Failure, Where};
 use crate::admin::client::Client;
 use crate::config::Config;
-use crate::plane::host_config;
+use crate::plane::{host_config, steering};
 use crate::{key_file, policy_watch};
 use clap::Args;
 use ipnet::IpNet;
@@ -47,6 +47,7 @@ impl Check {
                 findings.extend(policy_findings(&config));
                 findings.extend(file_findings(&config));
                 findings.extend(host_findings(&config, running));
+                findings.extend(worker_findings(&config));
             }
             Err(error) => findings.extend(
                 error
@@ -177,6 +178,14 @@ fn host_findings(config: &Config, running: bool) -> Vec<Finding> {
         .into_iter()
         .map(|finding| found(finding.severity, "host", finding.what, &finding.remedy))
         .collect()
+}
+
+fn worker_findings(config: &Config) -> Option<Finding> {
+    let (severity, what) = match steering(config.workers) {
+        Ok(steered) => (Severity::Note, format!("one worker: {}", steered.fewer?)),
+        Err(error) => (Severity::Error, format!("{error:#}")),
+    };
+    Some(found(severity, "host", what, ""))
 }
 
 fn found(severity: Severity, area: &'static str, what: String, help: &str) -> Finding {

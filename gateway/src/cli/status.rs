@@ -2,7 +2,7 @@
 
 use super::output::{self, Output};
 use super::{Failure, Where};
-use crate::api::Status;
+use crate::api::{Status, WorkerView};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -50,6 +50,7 @@ fn show(status: &Status) -> Result<(), Failure> {
             format!("{}, {} connected", status.devices, status.devices_connected),
         ),
         ("flows", format!("{} open", status.open_flows)),
+        ("workers", workers(&status.worker.workers)),
         (
             "traffic",
             format!(
@@ -103,4 +104,41 @@ fn show(status: &Status) -> Result<(), Failure> {
         output::say(format_args!("\ngateway.yaml on disk is refused: {error}"))?;
     }
     Ok(())
+}
+
+/// `1`, or `2, with 5 and 4 devices`.
+fn workers(each: &[WorkerView]) -> String {
+    let devices: Vec<String> = each.iter().map(|one| one.devices.to_string()).collect();
+    match devices.split_last() {
+        Some((last, others)) if !others.is_empty() => {
+            let others = others.join(", ");
+            format!("{}, with {others} and {last} devices", each.len())
+        }
+        _ => each.len().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_told_apart_when_there_are_several() {
+        let of = |devices: &[u64]| {
+            let each: Vec<_> = (0..)
+                .zip(devices)
+                .map(|(worker, devices)| WorkerView {
+                    worker,
+                    devices: *devices,
+                    flows: 0,
+                    packets: 0,
+                    turns: 0,
+                })
+                .collect();
+            workers(&each)
+        };
+        assert_eq!(of(&[9]), "1");
+        assert_eq!(of(&[5, 4]), "2, with 5 and 4 devices");
+        assert_eq!(of(&[3, 2, 2, 1]), "4, with 3, 2, 2 and 1 devices");
+    }
 }

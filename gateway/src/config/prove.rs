@@ -3,7 +3,9 @@
 mod network;
 
 use super::raw::{Field, OneOrMany, Raw, RawFlowLog, RawLimits, RawLog, RawOffload};
-use super::{Config, Egress, FlowLogConfig, Limits, LogConfig, OnLogFailure, Problem, units};
+use super::{
+    Config, Egress, FlowLogConfig, Limits, LogConfig, OnLogFailure, Problem, Workers, units,
+};
 use network::{include, interface, pool};
 use postern_io::offload::Switches;
 use postern_proto::mtu::{DEFAULT_MTU, MAX_MTU, MIN_MTU};
@@ -65,6 +67,18 @@ pub(super) fn prove(raw: Raw, path: &Path) -> Result<Config, Vec<Problem>> {
             ],
         ),
         offload: offload(p, raw.offload),
+        workers: choice(
+            p,
+            "workers",
+            raw.workers,
+            &[
+                ("auto", Workers::Auto),
+                ("1", Workers::Exactly(1)),
+                ("2", Workers::Exactly(2)),
+                ("4", Workers::Exactly(4)),
+                ("8", Workers::Exactly(8)),
+            ],
+        ),
         include: include(p, raw.include, pool),
         keepalive: keepalive(p, raw.keepalive),
         limits: limits(p, raw.limits.unwrap_or_default()),

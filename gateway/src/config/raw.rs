@@ -28,6 +28,7 @@ pub(super) struct Raw {
     pub(super) flow_log: Option<RawFlowLog>,
     pub(super) on_log_failure: Field<String>,
     pub(super) offload: Field<RawOffload>,
+    pub(super) workers: Field<String>,
     pub(super) include: Field<Vec<Spanned<String>>>,
     pub(super) keepalive: Field<String>,
     #[serde(default)]

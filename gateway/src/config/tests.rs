@@ -37,6 +37,7 @@ fn defaults_are_good() {
     );
     assert_eq!(config.on_log_failure, OnLogFailure::DenyNew);
     assert_eq!(config.metrics, "127.0.0.1:9478".parse().ok());
+    assert_eq!(config.workers, Workers::Auto);
 }
 
 #[test]
@@ -206,5 +207,18 @@ fn wrong_switches_are_said_with_their_line() {
     for value in ["[off]", "{ tun: off, tun: auto }", "{ tun: [off] }"] {
         let error = parse(&format!("{LEAST}offload: {value}\n")).expect_err(value);
         assert!(matches!(error, ConfigError::Malformed { .. }), "{error}");
+    }
+}
+
+#[test]
+fn workers_are_a_power_of_two() {
+    let workers = |value: &str| format!("{LEAST}workers: {value}\n");
+    assert_eq!(good(&workers("auto")).workers, Workers::Auto);
+    assert_eq!(good(&workers("4")).workers, Workers::Exactly(4));
+    for bad in ["0", "3", "16", "many"] {
+        let problems = wrong(&workers(bad));
+        let found = (problems[0].line, problems[0].field.as_str());
+        assert_eq!(found, (2, "workers"), "{bad}");
+        assert_eq!(problems[0].help, "write auto or 1 or 2 or 4 or 8");
     }
 }

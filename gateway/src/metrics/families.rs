@@ -1,7 +1,7 @@
 //! From facts to metric families. The one list of names.
 
 use super::Facts;
-use crate::api::HistogramView;
+use crate::api::{HistogramView, WorkerView};
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
@@ -24,6 +24,16 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
         .iter()
         .map(|q| (q.queue.as_str(), q.depth, q.capacity))
         .collect();
+    let each: Vec<(String, WorkerView)> = worker
+        .workers
+        .iter()
+        .map(|one| (one.worker.to_string(), *one))
+        .collect();
+    let by_worker = |count: fn(&WorkerView) -> u64| {
+        each.iter()
+            .map(|(name, one)| (vec![("worker", name.as_str())], count(one)))
+            .collect()
+    };
     queues.push(("flow-log", facts.log_queue.0, facts.log_queue.1));
 
     vec![
@@ -176,6 +186,26 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
             "postern_change_to_cut_seconds",
             "Time from a change to the cut of each flow that it ended.",
             &worker.change_to_cut_seconds,
+        ),
+        gauge(
+            "postern_workers",
+            "Threads that carry packets.",
+            one(worker.workers.len() as u64),
+        ),
+        gauge(
+            "postern_worker_devices",
+            "Devices that may connect, by the worker that serves them.",
+            by_worker(|worker| worker.devices),
+        ),
+        counter(
+            "postern_worker_packets_total",
+            "Inner packets forwarded, both ways, by worker.",
+            by_worker(|worker| worker.packets),
+        ),
+        counter(
+            "postern_worker_turns_total",
+            "How often each worker looked for work.",
+            by_worker(|worker| worker.turns),
         ),
         gauge(
             "postern_build_info",

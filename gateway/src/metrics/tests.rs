@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::{HistogramView, PeerView, QueueView, Traffic, VerdictCount};
+use crate::api::{HistogramView, PeerView, QueueView, Traffic, VerdictCount, WorkerView};
 use postern_io::offload::{Half, HalfState};
 use postern_proto::fate::DropReason;
 use postern_proto::keys::PrivateKey;
@@ -79,6 +79,13 @@ fn facts() -> Facts {
             .into(),
             verdict_seconds,
             change_to_cut_seconds: HistogramView::with_bounds(&[0.1, 1.0]),
+            workers: vec![WorkerView {
+                worker: 0,
+                devices: 2,
+                flows: 9,
+                packets: 3,
+                turns: 70,
+            }],
             ..WorkerSnapshot::default()
         },
         policy: PolicyStatus {
@@ -133,6 +140,10 @@ fn every_fact_has_its_line() {
         r#"postern_verdict_seconds_bucket{le="+Inf"} 2"#,
         "postern_verdict_seconds_count 2",
         r#"postern_change_to_cut_seconds_bucket{le="+Inf"} 0"#,
+        "postern_workers 1",
+        r#"postern_worker_devices{worker="0"} 2"#,
+        r#"postern_worker_packets_total{worker="0"} 3"#,
+        r#"postern_worker_turns_total{worker="0"} 70"#,
     ] {
         assert!(
             text.lines().any(|found| found == line),
