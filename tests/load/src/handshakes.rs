@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// An initiation without an answer for so long is lost; a laptop would wait 5 s.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// In so long everybody who is asked for a cookie has one.
+const WARM_UP: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(crate) struct Handshakes {
@@ -50,6 +52,10 @@ pub(crate) struct Handshakes {
     /// type and the index only, so that one core of load is a match for more of gateway.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     verify_every: u32,
+    /// Make so many initiations of each device before the clock starts, cookies included: then
+    /// load costs next to nothing, and no response is proved.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    prepare: u32,
 }
 
 /// What came of it.
@@ -59,7 +65,7 @@ struct Outcome {
     handshakes_per_s: f64,
     devices: u32,
     devices_done: u32,
-    /// Cookies that were answered.
+    /// Cookies that came.
     cookies: u64,
     /// Initiations without an answer for a second.
     lost: u64,
@@ -72,17 +78,49 @@ struct Outcome {
 struct Player {
     device: Device,
     source: Option<IpAddr>,
+    /// Made before.
+    ready: VecDeque<[u8; CONTROL_ROOM]>,
     /// When it asked, while it waits.
     asked: Option<Instant>,
     rounds: u32,
+    has_cookie: bool,
+}
+
+/// One run of the loop.
+struct Play<'a> {
+    to: SocketAddr,
+    wire: Wire,
+    players: &'a mut [Player],
+    idle: VecDeque<usize>,
+    /// Who waits since when, oldest first; done ones are still in it.
+    waiting: VecDeque<(Instant, usize)>,
+    in_flight: usize,
+    times: Vec<Duration>,
+    outcome: Outcome,
+    /// Every so many-th response is opened; 0 for none.
+    verify_every: u64,
+    rounds: u32,
+    /// Over as soon as everybody has a cookie.
+    for_cookies: bool,
 }
 
 impl Handshakes {
     pub(crate) fn run(&self, output: Output) -> Result<(), Failure> {
         let mut players = self.players()?;
-        let result = self.play(&mut players)?;
-        report::print(&result, output)?;
-        if result.handshakes == 0 {
+        let seconds = Duration::from_secs(self.seconds);
+        let mut play = Play::new(self.to, &mut players)?;
+        if self.prepare > 0 {
+            play.for_cookies = true;
+            play.run(self.window, WARM_UP)?;
+            self.make_ready(&mut players);
+            play = Play::new(self.to, &mut players)?;
+        } else {
+            play.verify_every = self.verify_every.into();
+        }
+        play.rounds = self.rounds;
+        play.run(self.window, seconds)?;
+        report::print(&play.outcome, output)?;
+        if play.outcome.handshakes == 0 {
             return Err(Failure::Other(format!(
                 "{} answered nobody: are the devices enrolled, and the key the gateway's?",
                 self.to
@@ -99,118 +137,163 @@ impl Handshakes {
                 Ok(Player {
                     device: Device::new(self.seed, number, &self.gateway_key)?,
                     source: *source,
+                    ready: VecDeque::new(),
                     asked: None,
                     rounds: 0,
+                    has_cookie: false,
                 })
             })
             .collect()
     }
 
-    fn play(&self, players: &mut [Player]) -> Result<Outcome, Failure> {
-        let mut wire = Wire::open(self.to)?;
-        let mut result = Outcome {
-            devices: self.count,
-            ..Outcome::default()
-        };
-        let mut times = Vec::new();
-        let mut idle: VecDeque<usize> = (0..players.len()).collect();
-        let mut waiting: VecDeque<(Instant, usize)> = VecDeque::new();
-        let mut in_flight = 0;
-        let mut replies: Vec<(usize, Vec<u8>)> = Vec::new();
-        let begin = Instant::now();
-        let end = begin + Duration::from_secs(self.seconds);
-        let window = usize::try_from(self.window).unwrap_or(usize::MAX);
-        while Instant::now() < end && (in_flight > 0 || !idle.is_empty()) {
-            while in_flight < window
-                && let Some(number) = idle.pop_front()
-            {
-                let Some(player) = players.get_mut(number) else {
-                    continue;
-                };
-                let mut ask = [0; CONTROL_ROOM];
-                let Some(len) = player.device.ask(&mut ask) else {
-                    continue;
-                };
-                let now = Instant::now();
-                player.asked = Some(now);
-                waiting.push_back((now, number));
-                in_flight += 1;
-                wire.send(self.to, player.source, &ask[..len], len)?;
-            }
-            wire.receive(Duration::from_millis(10), |datagram| {
-                let message = Message::parse(datagram);
-                let number = message
-                    .and_then(Message::peer)
-                    .map(|peer| peer.get() as usize);
-                let player = number.and_then(|number| Some((number, players.get_mut(number)?)));
-                let (Some((number, player)), Some(message)) = (player, message) else {
-                    result.bad += 1;
-                    return;
-                };
-                let Some(asked) = player.asked else { return };
-                let done = |player: &mut Player| {
-                    player.asked = None;
-                    player.rounds += 1;
-                };
-                let is_response = matches!(message, Message::Response { .. });
-                let next = result.handshakes + 1;
-                if is_response && !next.is_multiple_of(u64::from(self.verify_every)) {
-                    done(player);
-                } else {
-                    let mut reply = vec![0; PACKET_ROOM];
-                    match player.device.open(datagram, &mut reply) {
-                        Opened::Established { len } => {
-                            replies.push((number, reply[..len].to_vec()));
-                            done(player);
-                        }
-                        Opened::Cookie { len } => {
-                            result.cookies += 1;
-                            replies.push((number, reply[..len].to_vec()));
-                            return;
-                        }
-                        Opened::Answered { .. }
-                        | Opened::Packet { .. }
-                        | Opened::Keepalive { .. } => return,
-                        Opened::Dropped(_) => {
-                            result.bad += 1;
-                            return;
-                        }
-                    }
-                }
-                times.push(asked.elapsed());
-                result.handshakes += 1;
-                in_flight -= 1;
-                if self.rounds == 0 || player.rounds < self.rounds {
-                    idle.push_back(number);
-                }
-            })?;
-            for (number, reply) in replies.drain(..) {
-                let source = players.get(number).and_then(|player| player.source);
-                if !reply.is_empty() {
-                    wire.send(self.to, source, &reply, reply.len())?;
-                }
-            }
-            while let Some(&(asked, number)) = waiting.front()
-                && asked.elapsed() >= PATIENCE
-            {
-                waiting.pop_front();
-                if let Some(player) = players.get_mut(number)
-                    && player.asked == Some(asked)
-                {
-                    player.asked = None;
-                    result.lost += 1;
-                    in_flight -= 1;
-                    idle.push_back(number);
+    fn make_ready(&self, players: &mut [Player]) {
+        for player in players {
+            player.asked = None;
+            player.rounds = 0;
+            for _ in 0..self.prepare {
+                let mut message = [0; CONTROL_ROOM];
+                if player.device.ask(&mut message).is_some() {
+                    player.ready.push_back(message);
                 }
             }
         }
+    }
+}
+
+impl<'a> Play<'a> {
+    fn new(to: SocketAddr, players: &'a mut [Player]) -> Result<Play<'a>, Failure> {
+        Ok(Play {
+            to,
+            wire: Wire::open(to)?,
+            idle: (0..players.len()).collect(),
+            players,
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            times: Vec::new(),
+            outcome: Outcome::default(),
+            verify_every: 0,
+            rounds: 0,
+            for_cookies: false,
+        })
+    }
+
+    fn run(&mut self, window: u32, time: Duration) -> Result<(), Failure> {
+        let begin = Instant::now();
+        let mut came: Vec<Vec<u8>> = Vec::new();
+        while begin.elapsed() < time && !self.is_over() {
+            while self.in_flight < window as usize
+                && let Some(number) = self.idle.pop_front()
+            {
+                self.ask(number)?;
+            }
+            self.wire.receive(Duration::from_millis(10), |datagram| {
+                came.push(datagram.to_vec());
+            })?;
+            for datagram in came.drain(..) {
+                self.take(&datagram)?;
+            }
+            self.give_up();
+        }
         let time = begin.elapsed();
-        result.devices_done =
-            u32::try_from(players.iter().filter(|player| player.rounds > 0).count())
-                .unwrap_or(u32::MAX);
-        result.handshakes_per_s = per_second(result.handshakes, time);
-        result.latency = Latency::of(times);
-        result.seconds = time.as_secs_f64();
-        Ok(result)
+        let outcome = &mut self.outcome;
+        outcome.devices = u32::try_from(self.players.len()).unwrap_or(u32::MAX);
+        let done = self.players.iter().filter(|player| player.rounds > 0);
+        outcome.devices_done = u32::try_from(done.count()).unwrap_or(u32::MAX);
+        outcome.handshakes_per_s = per_second(outcome.handshakes, time);
+        outcome.latency = Latency::of(std::mem::take(&mut self.times));
+        outcome.seconds = time.as_secs_f64();
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let nobody = self.in_flight == 0 && self.idle.is_empty();
+        nobody || self.for_cookies && self.players.iter().all(|player| player.has_cookie)
+    }
+
+    fn ask(&mut self, number: usize) -> Result<(), Failure> {
+        let Some(player) = self.players.get_mut(number) else {
+            return Ok(());
+        };
+        let message = player.ready.pop_front().or_else(|| {
+            let mut message = [0; CONTROL_ROOM];
+            player.device.ask(&mut message).map(|_| message)
+        });
+        let Some(message) = message else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        player.asked = Some(now);
+        self.waiting.push_back((now, number));
+        self.in_flight += 1;
+        self.wire
+            .send(self.to, player.source, &message, message.len())
+    }
+
+    fn take(&mut self, datagram: &[u8]) -> Result<(), Failure> {
+        let message = Message::parse(datagram);
+        let number = message
+            .and_then(Message::peer)
+            .map(|peer| peer.get() as usize);
+        let player = number.and_then(|number| Some((number, self.players.get_mut(number)?)));
+        let (Some((number, player)), Some(message)) = (player, message) else {
+            self.outcome.bad += 1;
+            return Ok(());
+        };
+        let Some(asked) = player.asked else {
+            return Ok(());
+        };
+        let is_response = matches!(message, Message::Response { .. });
+        let next = self.outcome.handshakes + 1;
+        let verify = self.verify_every > 0 && next.is_multiple_of(self.verify_every);
+        if !is_response || verify {
+            let mut reply = [0; PACKET_ROOM];
+            let (len, done) = match player.device.open(datagram, &mut reply) {
+                Opened::Established { len } => (len, true),
+                Opened::Cookie { len } => {
+                    self.outcome.cookies += 1;
+                    player.has_cookie = true;
+                    (len, false)
+                }
+                Opened::Answered { .. } | Opened::Packet { .. } | Opened::Keepalive { .. } => {
+                    (0, false)
+                }
+                Opened::Dropped(_) => {
+                    self.outcome.bad += 1;
+                    (0, false)
+                }
+            };
+            if let Some(reply) = reply.get(..len).filter(|reply| !reply.is_empty()) {
+                self.wire.send(self.to, player.source, reply, len)?;
+            }
+            if !done {
+                return Ok(());
+            }
+        }
+        player.asked = None;
+        player.rounds += 1;
+        self.times.push(asked.elapsed());
+        self.outcome.handshakes += 1;
+        self.in_flight -= 1;
+        if self.rounds == 0 || player.rounds < self.rounds {
+            self.idle.push_back(number);
+        }
+        Ok(())
+    }
+
+    /// Those who had no answer for too long try anew.
+    fn give_up(&mut self) {
+        while let Some(&(asked, number)) = self.waiting.front()
+            && asked.elapsed() >= PATIENCE
+        {
+            self.waiting.pop_front();
+            if let Some(player) = self.players.get_mut(number)
+                && player.asked == Some(asked)
+            {
+                player.asked = None;
+                self.outcome.lost += 1;
+                self.in_flight -= 1;
+                self.idle.push_back(number);
+            }
+        }
     }
 }

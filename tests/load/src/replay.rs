@@ -67,31 +67,28 @@ struct Load {
     next: usize,
 }
 
+impl Load {
+    fn is_over(&self) -> bool {
+        self.next >= self.sealed.len()
+    }
+}
+
 impl Replay {
     pub(crate) fn run(&self, output: Output) -> Result<(), Failure> {
         let mut loads = self.prepare()?;
         let mut pace = Pace::new(self.rate);
         let (mut packets, mut bytes) = (0, 0);
         let time = Duration::from_secs(self.seconds);
-        while pace.elapsed() < time && loads.iter().any(|load| load.next < load.sealed.len()) {
-            for load in &mut loads {
+        // In turn, each a whole run, so that every device gets the same.
+        while pace.elapsed() < time && loads.iter().any(|load| !load.is_over()) {
+            for load in loads.iter_mut().filter(|load| !load.is_over()) {
                 let run = load.wire.run_of(load.len);
-                let due = pace.due(run as u64);
-                if due == 0 {
-                    std::thread::sleep(Duration::from_micros(50));
-                    continue;
-                }
-                let end = load.next + load.len * usize::try_from(due).unwrap_or(run);
-                let end = end.min(load.sealed.len());
-                let Some(part) = load
-                    .sealed
-                    .get(load.next..end)
-                    .filter(|part| !part.is_empty())
-                else {
-                    continue;
-                };
+                let end = (load.next + load.len * run).min(load.sealed.len());
+                let part = load.sealed.get(load.next..end).unwrap_or_default();
+                let count = (part.len() / load.len) as u64;
+                pace.wait_for(count);
                 load.wire.send(self.to, None, part, load.len)?;
-                packets += (part.len() / load.len) as u64;
+                packets += count;
                 bytes += part.len() as u64;
                 load.next = end;
             }

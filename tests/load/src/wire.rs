@@ -162,6 +162,20 @@ impl Pace {
         due
     }
 
+    /// Waits until `count` may go. Half a millisecond at least, and then many at once: the time
+    /// between is for whom we load, on a machine with few cores.
+    pub(crate) fn wait_for(&mut self, count: u64) {
+        const NAP: Duration = Duration::from_micros(500);
+        if self.rate > 0 {
+            let micros = u128::from(self.spent) * 1_000_000 / u128::from(self.rate);
+            let due = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+            if let Some(left) = due.checked_sub(self.begin.elapsed()) {
+                std::thread::sleep(left.max(NAP));
+            }
+        }
+        self.spent += count;
+    }
+
     pub(crate) fn elapsed(&self) -> Duration {
         self.begin.elapsed()
     }
