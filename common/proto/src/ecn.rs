@@ -52,11 +52,24 @@ impl Ecn {
     }
 }
 
-/// The outer header of a packet that enters the tunnel: the same, RFC 6040's normal mode (section
-/// 4.1). Both our ends pass marks on, so there is no need for its compatibility mode.
+/// What the outer header may say, by what is known of the other end (RFC 6040, section 4.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It may lose marks, as wireguard-go and boringtun do: routers are not to mark but to drop,
+    /// or the senders never hear of it.
+    #[default]
+    Compatibility,
+    /// It passes marks on.
+    Normal,
+}
+
+/// The outer header of a packet that enters the tunnel: RFC 6040, section 4.1.
 #[must_use]
-pub const fn encapsulate(inner: Ecn) -> Ecn {
-    inner
+pub const fn encapsulate(inner: Ecn, mode: Mode) -> Ecn {
+    match mode {
+        Mode::Compatibility => Ecn::NotEct,
+        Mode::Normal => inner,
+    }
 }
 
 /// The inner header of a packet that leaves the tunnel: RFC 6040, figure 4.
@@ -147,12 +160,14 @@ mod tests {
         assert_eq!(Ecn::default(), NotEct);
     }
 
-    /// RFC 6040, section 4.1, figure 3, "Normal mode".
+    /// RFC 6040, section 4.1, figure 3.
     #[test]
-    fn what_enters_is_copied_out() {
+    fn what_enters_is_copied_out_to_those_that_pass_it_on() {
         for inner in ALL {
-            assert_eq!(encapsulate(inner), inner);
+            assert_eq!(encapsulate(inner, Mode::Normal), inner);
+            assert_eq!(encapsulate(inner, Mode::Compatibility), NotEct);
         }
+        assert_eq!(Mode::default(), Mode::Compatibility);
     }
 
     /// RFC 6040, section 4.2, figure 4, row by row.

@@ -179,6 +179,7 @@ impl Peers {
             key,
             tunnel,
             endpoint,
+            ecn_mode: ecn::Mode::default(),
             armed: Mono::NEVER,
         };
         match self.slots.get_mut(slot) {
@@ -241,7 +242,11 @@ impl Peers {
                 peer.receive_handshake(from, datagram, out, now)
             }
         };
-        self.handshakes.established += peer_established(self.peer(id), before);
+        let established = peer.tunnel.handshakes() - before;
+        if established > 0 {
+            peer.ecn_mode = ecn::Mode::default();
+        }
+        self.handshakes.established += established;
         self.settle(id, out, now);
         inbound
     }
@@ -263,7 +268,7 @@ impl Peers {
         let room = out.datagram(endpoint, peer.tunnel.sealed_len(packet.len()));
         let sealed = peer.tunnel.seal(packet, room, now);
         if let Ok(len) = sealed {
-            out.commit_datagram(len, ecn::encapsulate(Ecn::of(packet)));
+            out.commit_datagram(len, ecn::encapsulate(Ecn::of(packet), peer.ecn_mode));
         }
         self.settle(id, out, now);
         sealed.map(|_| ())
@@ -348,6 +353,14 @@ impl Peers {
     pub fn set_endpoint(&mut self, id: PeerId, endpoint: Endpoint) {
         if let Some(peer) = self.peer_mut(id) {
             peer.endpoint = Some(endpoint);
+        }
+    }
+
+    /// Says whether a peer passes congestion marks on. With its next key that must be said anew,
+    /// for another program may use it by then.
+    pub fn set_ecn_mode(&mut self, id: PeerId, mode: ecn::Mode) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.ecn_mode = mode;
         }
     }
 
@@ -451,8 +464,4 @@ impl Peers {
         let number = u32::try_from(slot).ok()? << self.worker_bits | self.worker;
         Some((slot, PeerId::new(number)?))
     }
-}
-
-fn peer_established(peer: Option<&Peer>, before: u64) -> u64 {
-    peer.map_or(0, |peer| peer.tunnel.handshakes() - before)
 }

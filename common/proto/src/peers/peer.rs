@@ -15,6 +15,7 @@ pub struct Peer {
     pub(super) key: PublicKey,
     pub(super) tunnel: Tunnel,
     pub(super) endpoint: Option<Endpoint>,
+    pub(super) ecn_mode: ecn::Mode,
     /// When its entry in the set of deadlines fires.
     pub(super) armed: Mono,
 }

@@ -6,7 +6,7 @@ use crate::flow::tcp::TcpState;
 use crate::flow::{Slot, tcp::TcpTrack};
 use crate::record::CloseReason;
 use postern_proto::control::{self, Message};
-use postern_proto::ecn::Ecn;
+use postern_proto::ecn::{Ecn, Mode};
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::keys::PublicKey;
@@ -317,6 +317,7 @@ impl Gateway {
         match (Message::parse(bytes), self.devices.get_mut(peer)) {
             (Ok(Message::Hello { version: 1, client }), Some(device)) => {
                 device.client_version = Some(client.chars().take(32).collect());
+                self.peers.set_ecn_mode(peer, Mode::Normal);
                 Fate::Consumed
             }
             (Ok(Message::Probe { id, mtu }), Some(_)) => {

@@ -42,6 +42,7 @@ rules:
 #[derive(Default)]
 struct Outs {
     datagrams: Vec<(Endpoint, Vec<u8>)>,
+    marks: Vec<Ecn>,
     packets: Vec<Vec<u8>>,
     datagram: Vec<u8>,
     packet: Vec<u8>,
@@ -54,7 +55,8 @@ impl Outbox for Outs {
         self.datagram.resize(room, 0);
         &mut self.datagram
     }
-    fn commit_datagram(&mut self, len: usize, _: Ecn) {
+    fn commit_datagram(&mut self, len: usize, ecn: Ecn) {
+        self.marks.push(ecn);
         self.datagrams
             .push((self.to.expect("a slot"), self.datagram[..len].to_vec()));
     }
@@ -380,6 +382,36 @@ fn a_congestion_mark_reaches_the_target_or_costs_the_packet_before_it_is_judged(
     assert_eq!(Ecn::of(&outs.packets[0]), Ecn::Ce);
     assert_eq!(world.drops(DropReason::EcnCe), 1);
     assert_eq!(world.records().len(), 1, "one attempt was seen");
+}
+
+#[test]
+fn only_a_client_that_passes_marks_on_gets_them() {
+    let mut world = World::new(&["platform"]);
+    open(&mut world);
+    let mut data = tcp(ACK, KUBE, LAPTOP, 901, 101);
+    postern_proto::ecn::set(&mut data, Ecn::Ect0);
+    let outer = |world: &mut World| {
+        let mut outs = Outs::default();
+        let peer = world
+            .gateway
+            .from_target(&data, 1, data.len(), &mut outs, world.now)
+            .expect("allowed");
+        world
+            .gateway
+            .to_device(peer, &mut data.clone(), &mut outs, world.now);
+        outs.marks
+    };
+    assert_eq!(outer(&mut world), [Ecn::NotEct], "it may be any WireGuard");
+    let hello = Message::Hello {
+        version: 1,
+        client: "0.1.0".into(),
+    };
+    let mut packet = [0; 256];
+    let len = hello
+        .write(ip(LAPTOP.0), ip("100.96.0.1"), &mut packet)
+        .expect("room");
+    world.send(0, &packet[..len]);
+    assert_eq!(outer(&mut world), [Ecn::Ect0]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Congestion marks cross the tunnel, and nothing else of the traffic class does (RFC 6040).
 
 use super::*;
-use crate::ecn::{self, decapsulate};
+use crate::ecn::{self, Mode, decapsulate};
 use crate::tunnel::KEEPALIVE_TIMEOUT;
 
 const MARKS: [Ecn; 4] = [Ecn::NotEct, Ecn::Ect1, Ecn::Ect0, Ecn::Ce];
@@ -24,6 +24,7 @@ fn marked(v6: bool, ecn: Ecn) -> Vec<u8> {
 #[test]
 fn what_a_packet_says_goes_to_the_outer_header_and_its_dscp_does_not() {
     let (mut laptop, to_gateway, ..) = connected();
+    laptop.peers.set_ecn_mode(to_gateway, Mode::Normal);
     laptop.out.marks.clear();
     for v6 in [false, true] {
         for mark in MARKS {
@@ -38,8 +39,33 @@ fn what_a_packet_says_goes_to_the_outer_header_and_its_dscp_does_not() {
 }
 
 #[test]
-fn what_the_tunnel_itself_says_is_not_marked() {
+fn an_end_that_may_lose_marks_gets_none_and_must_be_known_anew_with_each_key() {
     let (mut laptop, to_gateway, mut gateway, _) = connected();
+    let packet = marked(false, Ecn::Ect0);
+    let mut says = |laptop: &mut Host, now| {
+        laptop
+            .peers
+            .send(to_gateway, &packet, &mut laptop.out, now)
+            .unwrap();
+        let mark = *laptop.out.marks.last().unwrap();
+        settle(laptop, &mut gateway, now);
+        mark
+    };
+    assert_eq!(says(&mut laptop, START), Ecn::NotEct);
+    laptop.peers.set_ecn_mode(to_gateway, Mode::Normal);
+    assert_eq!(says(&mut laptop, START), Ecn::Ect0);
+    let later = START.after(seconds(10));
+    laptop.peers.initiate(to_gateway, &mut laptop.out, later);
+    assert_eq!(says(&mut laptop, later), Ecn::Ect0, "no new key yet");
+    assert_eq!(laptop.peers.handshakes().established, 2);
+    assert_eq!(says(&mut laptop, later), Ecn::NotEct);
+}
+
+#[test]
+fn what_the_tunnel_itself_says_is_not_marked() {
+    let (mut laptop, to_gateway, mut gateway, to_laptop) = connected();
+    laptop.peers.set_ecn_mode(to_gateway, Mode::Normal);
+    gateway.peers.set_ecn_mode(to_laptop, Mode::Normal);
     laptop
         .peers
         .send(
