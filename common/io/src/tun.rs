@@ -279,6 +279,12 @@ impl TunRx {
                 Ok(len) => len,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => continue,
+                // Some kernels have no words for a packet (EINVAL): it is lost, the next is not.
+                Err(error) if self.device.name().is_ok() => {
+                    tracing::debug!(%error, "read from the TUN failed");
+                    self.stats.bad += 1;
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             };
             self.stats.reads += 1;

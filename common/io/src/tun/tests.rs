@@ -79,6 +79,11 @@ fn datagrams(count: u8) -> (UdpSocket, Vec<Vec<u8>>) {
     )
 }
 
+/// Interfaces of this namespace that are made from now on have no IPv6.
+fn no_ipv6() {
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+}
+
 fn write_all(writer: &mut TunTx, packets: &[Vec<u8>]) {
     for packet in packets {
         writer.slot()[..packet.len()].copy_from_slice(packet);
@@ -198,6 +203,28 @@ fn with_reading_switched_off_the_kernel_cuts_before_we_read() {
 }
 
 #[test]
+fn a_read_that_fails_loses_one_packet_and_not_the_reader() {
+    in_namespace(|| {
+        no_ipv6(); // Its kernel talks by itself.
+        let (mut reader, _writer) = open(Switches::AUTO).split();
+        let socket = UdpSocket::bind("192.0.2.10:0").unwrap();
+        let read = |reader: &mut TunRx| {
+            let mut ports = Vec::new();
+            let collect = |packet: SuperPacket<'_>| ports.push(packet.packet()[23]);
+            (reader.receive(usize::MAX, collect).is_ok(), ports)
+        };
+        // Without room for a virtio header the kernel says EINVAL, and the packet is gone.
+        let bytes = std::mem::replace(&mut reader.bytes, vec![0; 4].into_boxed_slice());
+        socket.send_to(b"lost", "192.0.2.77:8").unwrap();
+        assert_eq!(read(&mut reader), (true, vec![]));
+        assert_eq!(reader.stats().bad, 1);
+        reader.bytes = bytes;
+        socket.send_to(b"read", "192.0.2.77:9").unwrap();
+        assert_eq!(read(&mut reader), (true, vec![9]));
+    });
+}
+
+#[test]
 fn a_deleted_interface_is_an_error_not_an_endless_loop() {
     in_namespace(|| {
         let (mut reader, mut writer) = open(Switches::AUTO).split();
@@ -225,8 +252,7 @@ fn a_name_that_is_taken_says_so() {
 fn a_host_without_ipv6_gets_a_tunnel_without_it() {
     in_namespace(|| {
         assert!(open(Switches::AUTO).has_v6());
-        let switch = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
-        std::fs::write(switch, "1").unwrap();
+        no_ipv6();
         let tun = open(Switches::AUTO);
         assert!(!tun.has_v6());
         let (reader, writer) = tun.split();
