@@ -11,6 +11,7 @@
                                         "chat", nothing to whoever says "idle"; prints how each connection ended
   probe.py follow ADDR PORT talk|idle|chat   its client: prints each line's arrival, and how it ended; one
                                         that chats says something every 100 ms as well
+  probe.py burst ADDR PORT RUNS         RUNS times 20 datagrams in one call to an echo-udp: same | lost | changed
   probe.py tick ADDR PORT               a datagram to an echo-udp every 20 ms: prints each answer's arrival
 
 The first lines print `WORD MILLISECONDS`. Times of serve, follow and tick are milliseconds of CLOCK_BOOTTIME, the
@@ -86,6 +87,24 @@ def udp(address, port):
             return "silent"
         except OSError as error:
             return queued_error(sock, version6) or word_of(error.errno)
+
+
+def burst(address, port, runs):
+    """Each run leaves with UDP_SEGMENT, so a TUN may get it in one piece; its echoes come in any order."""
+    with socket.socket(family(address), socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+        sock.settimeout(PATIENCE)
+        sock.connect((address, int(port)))
+        for _ in range(int(runs)):
+            sent = os.urandom(20 * 1000)
+            sock.send(sent)
+            try:
+                got = [sock.recv(2048) for _ in range(20)]
+            except socket.timeout:
+                return "lost"
+            if sorted(got) != sorted(sent[at : at + 1000] for at in range(0, len(sent), 1000)):
+                return "changed"
+    return "same"
 
 
 def queued_error(sock, version6):
@@ -278,7 +297,7 @@ def tick(address, port):
 
 
 def main():
-    verbs = {"tcp": tcp, "udp": udp, "ping": ping, "knock": knock}
+    verbs = {"tcp": tcp, "udp": udp, "ping": ping, "knock": knock, "burst": burst}
     servers = {"scan": scan, "echo-udp": echo_udp, "serve": serve, "follow": follow, "tick": tick}
     verb, arguments = sys.argv[1], sys.argv[2:]
     if verb in verbs:
