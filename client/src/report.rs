@@ -5,6 +5,7 @@ use postern_io::offload::Offloads;
 use postern_proto::control::Message;
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Now;
+use postern_proto::path_mtu::Known;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,8 +33,14 @@ pub struct Report {
     pub addresses: Vec<IpAddr>,
     /// What goes through the tunnel.
     pub include: Vec<ipnet::IpNet>,
-    /// Inner MTU in bytes.
+    /// Inner MTU in use, bytes.
     pub mtu: u16,
+    /// Why this one.
+    #[serde(default)]
+    pub mtu_reason: MtuReason,
+    /// What the profile says, bytes; never exceeded.
+    #[serde(default)]
+    pub mtu_configured: u16,
     /// When the last key came into use, RFC 3339.
     pub last_handshake: Option<String>,
     /// Seconds since then.
@@ -57,6 +64,32 @@ pub struct Report {
     pub offload: Offloads,
     /// What the gateway refused or cut, newest last.
     pub refusals: Vec<ReportedRefusal>,
+}
+
+/// Why the inner MTU is what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MtuReason {
+    /// The profile says so, and no probe was answered.
+    #[default]
+    Configured,
+    /// The profile says so, and the path carries it.
+    Confirmed,
+    /// The path carries no more.
+    Found,
+    /// The path carries less than any tunnel must: large packets are lost.
+    PathTooSmall,
+}
+
+impl MtuReason {
+    fn new(status: &Status, configured: u16) -> MtuReason {
+        match status.path {
+            Known::TooSmall => MtuReason::PathTooSmall,
+            _ if status.mtu < configured => MtuReason::Found,
+            Known::Passes => MtuReason::Confirmed,
+            Known::Nothing => MtuReason::Configured,
+        }
+    }
 }
 
 /// What the gateway told about one attempt or flow of ours.
@@ -111,7 +144,9 @@ impl Report {
             gateway_addresses: profile.gateway.tunnel_addresses.clone(),
             addresses: profile.addresses.clone(),
             include: profile.include.clone(),
-            mtu: profile.mtu,
+            mtu: status.mtu,
+            mtu_reason: MtuReason::new(status, profile.mtu),
+            mtu_configured: profile.mtu,
             last_handshake: status.last_handshake.map(|at| at.wall.rfc3339()),
             last_handshake_age: age,
             unanswered: status.unanswered,
@@ -205,6 +240,14 @@ impl fmt::Display for Report {
             bytes(self.tx_bytes),
             self.tx_packets
         )?;
+        let configured = self.mtu_configured;
+        let reason = match self.mtu_reason {
+            MtuReason::Configured => "as configured; no probe was answered".to_owned(),
+            MtuReason::Confirmed => "the path carries it".to_owned(),
+            MtuReason::Found => format!("the path carries no more; configured {configured}"),
+            MtuReason::PathTooSmall => "the path carries less: large packets are lost".to_owned(),
+        };
+        writeln!(f, "mtu             {} ({reason})", self.mtu)?;
         writeln!(
             f,
             "addresses       {}",
@@ -311,7 +354,9 @@ mod tests {
                 "192.0.2.10/32".parse().expect("a prefix"),
                 "198.51.100.0/24".parse().expect("a prefix"),
             ],
-            mtu: 1420,
+            mtu: 1328,
+            mtu_reason: MtuReason::Found,
+            mtu_configured: 1420,
             last_handshake: Some("2026-11-22T05:00:43.120Z".to_owned()),
             last_handshake_age: Some(130),
             unanswered: 0,
@@ -350,6 +395,7 @@ mod tests {
             "state           connected",
             "last handshake  2 min ago",
             "received        12 kB in 9 packets",
+            "mtu             1328 (the path carries no more; configured 1420)",
             "include         192.0.2.10, 198.51.100.0/24",
             "dropped         not-included 2",
             "tun-write       off (switched off)",

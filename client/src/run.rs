@@ -30,6 +30,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 mod error;
+mod path_mtu;
 mod set_up;
 
 pub use error::UpError;
@@ -143,6 +144,7 @@ struct Worker {
     routes_changed: Arc<AtomicBool>,
     look_at_network: Mono,
     path: Option<routes::HostPath>,
+    fit: path_mtu::Fit,
     was_connected: bool,
     ever_connected: bool,
     silence_told: bool,
@@ -162,6 +164,7 @@ impl Worker {
         let version = env!("CARGO_PKG_VERSION");
         let config = Config::from_profile(&profile, version).ok_or(UpError::OwnKey)?;
         let client = Client::new(config, seed()?).map_err(|_| UpError::OwnKey)?;
+        let fit = path_mtu::Fit::new(client.mtu());
         let interface = tun.name().to_owned();
         tunnel.make_routes(tun.has_v6())?;
         let (inputs, outputs) = open(udp, Some(tun)).map_err(io("setting up the sockets"))?;
@@ -192,6 +195,7 @@ impl Worker {
             routes_changed,
             look_at_network: Mono::NEVER,
             path: None,
+            fit,
             was_connected: false,
             ever_connected: false,
             silence_told: false,
@@ -255,6 +259,7 @@ impl Worker {
                 self.network_changed(now);
             }
             self.outputs.flush();
+            self.fit_the_path(now);
             self.watch(now);
         }
     }

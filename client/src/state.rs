@@ -11,6 +11,7 @@ use postern_proto::fate::{DropCounts, DropReason};
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::{Endpoint, Outbox};
 use postern_proto::packet::{PacketView, Transport};
+use postern_proto::path_mtu::PathMtu;
 use postern_proto::peers::{AddError, Control, Inbound, PeerId, Peers};
 use postern_proto::reply;
 use postern_proto::tunnel::{REKEY_TIMEOUT, Settings};
@@ -18,6 +19,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+mod talk;
 mod types;
 
 pub use types::{Config, Outcome, Refusal, Status};
@@ -43,7 +45,7 @@ pub struct Client {
     addresses: Vec<IpAddr>,
     gateway_addresses: Vec<IpAddr>,
     include: Prefixes,
-    mtu: usize,
+    path: PathMtu,
     version: String,
     endpoints: Vec<SocketAddr>,
     /// Which of them is in use.
@@ -81,7 +83,7 @@ impl Client {
             addresses: config.addresses,
             gateway_addresses: config.gateway_addresses,
             include: Prefixes::new(&config.include),
-            mtu: usize::from(config.mtu),
+            path: PathMtu::new(config.mtu),
             version: config.version,
             endpoints: Vec::new(),
             at: 0,
@@ -130,6 +132,7 @@ impl Client {
         let gateway = self.peers.peer(self.gateway);
         if gateway.is_some_and(|gateway| gateway.is_established(now)) {
             self.greet(out, now);
+            self.path.start(now.mono);
         }
         self.connect(out, now);
     }
@@ -196,9 +199,12 @@ impl Client {
 
     /// Seals one admitted packet towards the gateway, or holds it until there is a key.
     pub fn seal(&mut self, packet: &mut [u8], out: &mut impl Outbox, now: Now) -> Outcome {
-        reply::clamp_mss(packet, self.mtu);
+        reply::clamp_mss(packet, self.mtu().into());
         let outcome = match self.peers.send(self.gateway, packet, out, now) {
-            Ok(()) => Outcome::Passed,
+            Ok(()) => {
+                self.path.used();
+                Outcome::Passed
+            }
             Err(DropReason::NoSession) => {
                 self.hold(packet);
                 Outcome::Held
@@ -222,6 +228,7 @@ impl Client {
         }
         self.peers.timeout(out, now);
         self.settle(out, now);
+        self.probe(out, now);
     }
 
     /// When [`Client::timeout`] wants to be called; it may then find nothing to do.
@@ -231,6 +238,7 @@ impl Client {
             .next_deadline()
             .min(self.next_endpoint)
             .min(self.try_again)
+            .min(self.path.next_deadline())
     }
 
     /// A packet could be sent now.
@@ -268,6 +276,8 @@ impl Client {
             sent: peer.map(|peer| peer.sent()).unwrap_or_default(),
             received: peer.map(|peer| peer.received()).unwrap_or_default(),
             held: self.held.len(),
+            mtu: self.mtu(),
+            path: self.path.known(),
             drops: self.drops.clone(),
             refusals: self.refusals.iter().cloned().collect(),
         }
@@ -294,7 +304,7 @@ impl Client {
         if self.gateway_addresses.contains(&view.source) {
             if let Some(payload) = control::payload(&view, view.destination) {
                 if let Ok(message) = Message::parse(payload) {
-                    self.told(message, now);
+                    self.told(message, len, now);
                 }
                 return Outcome::Consumed;
             }
@@ -302,7 +312,7 @@ impl Client {
                 return Outcome::Consumed;
             }
         }
-        reply::clamp_mss(packet, self.mtu);
+        reply::clamp_mss(packet, self.mtu().into());
         out.commit_packet(len);
         Outcome::Passed
     }
@@ -322,27 +332,6 @@ impl Client {
         about_ours || self.beyond(view.source)
     }
 
-    fn told(&mut self, message: Message, now: Now) {
-        if matches!(message, Message::Hello { .. }) {
-            return;
-        }
-        if let Some(last) = self.refusals.back_mut()
-            && last.message == message
-        {
-            last.at = now.wall;
-            last.count += 1;
-            return;
-        }
-        if self.refusals.len() == REFUSALS {
-            self.refusals.pop_front();
-        }
-        self.refusals.push_back(Refusal {
-            at: now.wall,
-            count: 1,
-            message,
-        });
-    }
-
     /// After anything that may have changed the tunnel: greets under a new key, sends what waits,
     /// and looks after handshakes that nobody answers.
     fn settle(&mut self, out: &mut impl Outbox, now: Now) {
@@ -354,6 +343,7 @@ impl Client {
         if connected && self.greeted != last {
             self.greeted = last;
             self.greet(out, now);
+            self.path.start(now.mono);
         }
         if connected {
             while let Some(packet) = self.held.pop_front() {
@@ -380,29 +370,6 @@ impl Client {
             self.held.clear();
             self.held_bytes = 0;
             self.try_again = now.mono + TRY_AGAIN;
-        }
-    }
-
-    /// Tells the gateway that this client understands control messages. A stock WireGuard server
-    /// sees one UDP datagram to a closed port.
-    fn greet(&mut self, out: &mut impl Outbox, now: Now) {
-        let hello = Message::Hello {
-            version: 1,
-            client: self.version.clone(),
-        };
-        let pair = self.gateway_addresses.iter().find_map(|to| {
-            let from = self
-                .addresses
-                .iter()
-                .find(|from| from.is_ipv4() == to.is_ipv4())?;
-            Some((*from, *to))
-        });
-        let mut packet = [0; 256];
-        if let Some((from, to)) = pair
-            && let Some(len) = hello.write(from, to, &mut packet)
-            && let Err(reason) = self.peers.send(self.gateway, &packet[..len], out, now)
-        {
-            self.drops.add(reason, 1);
         }
     }
 

@@ -5,6 +5,8 @@ use postern_proto::keys::PrivateKey;
 use postern_proto::mtu::PACKET_ROOM;
 use postern_proto::now::Wall;
 
+mod path;
+
 const CLIENT: [u8; 4] = [100, 96, 0, 2];
 const GATEWAY: [u8; 4] = [100, 96, 0, 1];
 const TARGET: [u8; 4] = [192, 0, 2, 10];

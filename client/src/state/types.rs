@@ -4,6 +4,7 @@ use postern_proto::control::Message;
 use postern_proto::fate::{DropCounts, DropReason};
 use postern_proto::keys::{PresharedKey, PrivateKey, PublicKey};
 use postern_proto::now::{Now, Wall};
+use postern_proto::path_mtu::Known;
 use postern_proto::profile::Profile;
 use postern_proto::tunnel::Traffic;
 use std::net::{IpAddr, SocketAddr};
@@ -91,6 +92,10 @@ pub struct Status {
     pub received: Traffic,
     /// Packets that wait for a key.
     pub held: usize,
+    /// The inner MTU in use, bytes.
+    pub mtu: u16,
+    /// What stands behind it.
+    pub path: Known,
     /// What went no further, by reason.
     pub drops: DropCounts,
     /// The last refusals, oldest first.

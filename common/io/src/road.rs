@@ -161,6 +161,17 @@ impl Outputs {
         }
     }
 
+    /// Changes the MTU of the interface, in bytes, where there is one.
+    ///
+    /// # Errors
+    /// Without CAP_NET_ADMIN, or when the interface is gone.
+    pub fn set_mtu(&self, mtu: u16) -> io::Result<()> {
+        match &self.tun {
+            Inner::Tun(tun) => tun.set_mtu(mtu),
+            Inner::None { .. } => Ok(()),
+        }
+    }
+
     /// Packets and datagrams that the kernel did not take so far: `kernel-refused`.
     #[must_use]
     pub fn refused(&self) -> u64 {

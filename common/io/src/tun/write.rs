@@ -80,6 +80,14 @@ impl TunTx {
         self.ladder.stats
     }
 
+    /// Changes the MTU of the interface, in bytes.
+    ///
+    /// # Errors
+    /// Without CAP_NET_ADMIN, or when the interface is gone.
+    pub fn set_mtu(&self, mtu: u16) -> std::io::Result<()> {
+        self.device.set_mtu(mtu)
+    }
+
     /// Whether packets are joined, which, and why not the others.
     #[must_use]
     pub fn offload(&self) -> HalfState {
