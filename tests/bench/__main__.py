@@ -48,7 +48,7 @@ def main() -> int:
         return print_saved(options.table)
     if os.geteuid():
         return complain("this needs root, for network namespaces")
-    for each in (signal.SIGTERM, signal.SIGHUP):
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, lambda *_: sys.exit(130))
     hosts.remove_leftovers()
     contenders = chosen(options)
