@@ -5,6 +5,7 @@ use postern_proto::keys::PrivateKey;
 use postern_proto::mtu::PACKET_ROOM;
 use postern_proto::now::Wall;
 
+mod ecn;
 mod path;
 
 const CLIENT: [u8; 4] = [100, 96, 0, 2];
@@ -14,6 +15,8 @@ const TARGET: [u8; 4] = [192, 0, 2, 10];
 #[derive(Default)]
 struct Sent {
     datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// The outer mark of each datagram ever sent.
+    marks: Vec<Ecn>,
     packets: Vec<Vec<u8>>,
     slot: Vec<u8>,
     to: Option<SocketAddr>,
@@ -26,7 +29,8 @@ impl Outbox for Sent {
         self.slot.resize(room, 0);
         &mut self.slot
     }
-    fn commit_datagram(&mut self, len: usize, _: Ecn) {
+    fn commit_datagram(&mut self, len: usize, ecn: Ecn) {
+        self.marks.push(ecn);
         let to = self.to.take().expect("a slot was handed out");
         self.datagrams.push((to, self.slot[..len].to_vec()));
     }
@@ -490,34 +494,6 @@ fn every_new_key_is_greeted_once() {
         world.pass(Duration::from_secs(1));
     }
     assert_eq!(hellos, 1, "one rekey at 120 s");
-}
-
-#[test]
-fn a_congestion_mark_reaches_the_program_or_costs_the_packet() {
-    let mut world = World::connected();
-    for (inner, outcome, arrives) in [
-        (Ecn::NotEct, Outcome::Dropped(DropReason::EcnCe), None),
-        (Ecn::Ect0, Outcome::Passed, Some(Ecn::Ce)),
-    ] {
-        let mut packet = udp(TARGET, 22, CLIENT, 5000, b"data");
-        postern_proto::ecn::set(&mut packet, inner);
-        world
-            .gateway
-            .send(world.device, &packet, &mut world.gateway_out, world.now)
-            .expect("the gateway has a key");
-        let (_, datagram) = world.gateway_out.datagrams.pop().expect("sealed");
-        let from = world.gateway_at.into();
-        let got = world
-            .client
-            .from_network(from, Ecn::Ce, &datagram, &mut world.out, world.now);
-        assert_eq!(got, outcome);
-        assert_eq!(
-            world.out.packets.pop().map(|packet| Ecn::of(&packet)),
-            arrives
-        );
-    }
-    let drops = world.client.status(world.now).drops;
-    assert_eq!(drops.get(DropReason::EcnCe), 1);
 }
 
 #[test]
