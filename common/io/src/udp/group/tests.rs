@@ -43,7 +43,11 @@ fn receive(receivers: &mut [UdpRx], wanted: usize) -> Vec<(usize, Vec<u8>)> {
     let mut got = Vec::new();
     let deadline = Clock::now().mono + Duration::from_secs(10);
     while got.len() < wanted {
-        assert!(Clock::now().mono < deadline, "{} of {wanted}", got.len());
+        assert!(
+            Clock::now().mono < deadline,
+            "{} of {wanted} came",
+            got.len()
+        );
         let mut waits: Vec<PollFd<'_>> = receivers
             .iter()
             .flat_map(|receiver| [receiver.v4(), receiver.v6()])
@@ -221,6 +225,7 @@ fn wait_for(link: &str) {
 /// again before it picks a socket.
 #[test]
 fn what_the_kernel_joins_from_a_wire_arrives_at_its_worker() {
+    const HERE: &str = "02:00:00:00:00:01";
     in_namespace(|| {
         let (here, there) = (channel(), channel());
         let other = std::thread::spawn(move || {
@@ -232,12 +237,16 @@ fn what_the_kernel_joins_from_a_wire_arrives_at_its_worker() {
                 ip("address add 198.51.100.2/24 dev wire1");
                 ip("address add fd01::2/64 dev wire1 nodad");
                 for to in ["198.51.100.1", "fd01::1"] {
+                    // Runs that wait for an answer to "who has" push one another out.
+                    ip(&format!("neigh add {to} lladdr {HERE} dev wire1"));
                     send_runs(to.parse().unwrap(), port, 16);
                 }
             });
         });
         let thread = here.1.recv().unwrap();
-        ip("link add wire0 type veth peer name wire1");
+        ip(&format!(
+            "link add wire0 address {HERE} type veth peer name wire1"
+        ));
         ip(&format!(
             "link set wire1 netns /proc/{}/task/{}/ns/net",
             std::process::id(),
