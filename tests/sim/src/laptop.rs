@@ -5,7 +5,7 @@ use crate::net::{Outs, carries_packet, introduces};
 use crate::packet::{self, ACK, FIN, Key, PSH, Packet, Proto, RST, Socket, What};
 use crate::target::{read_stamp, stamped};
 use postern_client::state::{Client, Config, Outcome};
-use postern_proto::ecn::Ecn;
+use postern_proto::ecn::{Ecn, Mode};
 use postern_proto::fate::DropReason;
 use postern_proto::keys::{PrivateKey, PublicKey};
 use postern_proto::now::{Mono, Now};
@@ -203,13 +203,17 @@ impl Laptop {
                 }
                 Outcome::Consumed | Outcome::Dropped(_) => self.attach(outs, None),
             },
-            Side::Stock(peers, id) => match peers.send(*id, &packet.bytes, &mut outs, now) {
-                Ok(()) => self.attach(outs, Some(packet)),
-                Err(_) => {
-                    self.hold(packet);
-                    self.attach(outs, None)
+            Side::Stock(peers, id) => {
+                // It does not ask whether the other end passes marks on.
+                peers.set_ecn_mode(*id, Mode::Normal);
+                match peers.send(*id, &packet.bytes, &mut outs, now) {
+                    Ok(()) => self.attach(outs, Some(packet)),
+                    Err(_) => {
+                        self.hold(packet);
+                        self.attach(outs, None)
+                    }
                 }
-            },
+            }
         }
     }
 

@@ -390,11 +390,11 @@ pub fn same_but_mss(before: &Packet, after: &[u8]) -> bool {
     blank(&before.bytes) == blank(after)
 }
 
-/// Whether an outer header says what the packet in it says (RFC 6040, section 4.1); what the
-/// tunnel says by itself, and what the gateway says to a device, is not marked.
+/// Whether an outer header says what the packet in it says, or nothing (RFC 6040, section 4.1);
+/// what the tunnel says by itself, and what the gateway says to a device, is not marked.
 pub fn marked_as(inner: Option<&Packet>, outer: Ecn) -> Result<(), String> {
     let expected = inner.map_or(0, Packet::ecn);
-    if outer.bits() == expected {
+    if [0, expected].contains(&outer.bits()) {
         return Ok(());
     }
     Err(format!(
