@@ -49,6 +49,16 @@ assert_at_most "large data datagrams that do not" 5 "$(seen other)"
 assert_eq "outer headers with a DSCP" 0 "$(seen dscp)"
 for name in handshakes marked-handshakes ect0 other dscp inner-dscp; do stop $name; done
 
+step "wireguard-go would lose marks, so it gets none"
+stock_client stock carol-phone carol@example.com admins
+in_ns stock sh -c 'echo 1 >/proc/sys/net/ipv4/tcp_ecn'
+watch unmarked "$LARGE and $ECN == 0 and dst host 198.51.100.13"
+watch marked "$ECN != 0 and dst host 198.51.100.13"
+assert_ok "scp from the target" scp_in stock "$KUBE:$W/there" "$W/back"
+assert_at_least "large data datagrams to it that are not-ECT" 10 "$(seen unmarked)"
+assert_eq "datagrams to it that say something else" 0 "$(seen marked)"
+stop unmarked && stop marked
+
 # The router between the two marks one in ten of what may be marked.
 in_ns inet nft -f - <<'NFT'
 table inet path {
