@@ -17,6 +17,12 @@ impl Client {
         self.path.mtu()
     }
 
+    /// Probes sent so far; the number wraps.
+    #[must_use]
+    pub fn probes(&self) -> u32 {
+        self.path.probes()
+    }
+
     /// Our own kernel refused a datagram as too long: the path is smaller than was thought.
     pub fn refused_as_too_long(&mut self, now: Now) {
         self.path.refused(now.mono);

@@ -126,6 +126,18 @@ impl World {
                 }
                 Ok(())
             }
+            Step::Path {
+                laptop,
+                there,
+                back,
+                roam,
+            } => {
+                let n = which(laptop);
+                self.watch.disturb();
+                self.net.narrow(n, there, back, self.now.mono);
+                if roam { self.roam(n, false) } else { Ok(()) }
+            }
+            Step::Work { laptop } => self.work(which(laptop)),
             Step::Revoke { laptop } => self.revoke(which(laptop)),
             Step::Enrol { laptop } => {
                 self.watch.disturb();
@@ -201,7 +213,7 @@ impl World {
         self.laptops[n].outer = (ip, port).into();
         self.laptops[n].roamed = true;
         if !port_only && self.laptops[n].on {
-            let sent = self.laptops[n].connect(gateway_address(), self.now)?;
+            let sent = self.laptops[n].moved(self.now)?;
             self.ship(n, sent);
         }
         Ok(())
@@ -431,7 +443,7 @@ impl World {
         port
     }
 
-    fn stamp(&mut self) -> u64 {
+    pub(crate) fn stamp(&mut self) -> u64 {
         self.stamp += 1;
         self.stamp
     }

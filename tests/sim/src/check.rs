@@ -454,6 +454,7 @@ fn cut_notice(packet: &Packet, to_target: bool) -> Option<Key> {
         | What::Udp { .. }
         | What::Echo { .. }
         | What::Control(_)
+        | What::Probe(_)
         | What::Broken(_) => None,
     }
 }

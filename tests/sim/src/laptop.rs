@@ -53,6 +53,8 @@ pub struct Laptop {
     /// Keys that are good once the gateway has shown that it has them.
     learned: BTreeMap<u32, (u64, Mono)>,
     held: VecDeque<Packet>,
+    /// Probes sent.
+    probes: u32,
     stamps: BTreeMap<Key, u64>,
     next_port: u16,
 }
@@ -137,6 +139,7 @@ impl Laptop {
             side,
             learned: BTreeMap::new(),
             held: VecDeque::new(),
+            probes: 0,
             stamps: BTreeMap::new(),
             next_port: 40_000,
         })
@@ -165,6 +168,16 @@ impl Laptop {
                 client.set_endpoints(vec![gateway], &mut outs, now);
                 client.connect(&mut outs, now);
             }
+            Side::Stock(peers, id) => peers.initiate(*id, &mut outs, now),
+        }
+        self.attach(outs, None)
+    }
+
+    /// It has another address, and notices.
+    pub fn moved(&mut self, now: Now) -> Result<Vec<Sealed>, String> {
+        let mut outs = Outs::default();
+        match &mut self.side {
+            Side::Postern(client) => client.moved(&mut outs, now),
             Side::Stock(peers, id) => peers.initiate(*id, &mut outs, now),
         }
         self.attach(outs, None)
@@ -394,11 +407,18 @@ impl Laptop {
             (None, Side::Stock(..)) => VecDeque::new(),
             (None, Side::Postern(_)) if count == 0 => VecDeque::new(),
             (None, Side::Postern(_)) => {
-                let mut flushed = std::mem::take(&mut self.held);
+                let probes = (0..self.new_probes()).map(|_| self.probe());
+                let probes: Vec<_> = probes.collect();
+                let mut flushed = if probes.len() < count {
+                    std::mem::take(&mut self.held)
+                } else {
+                    VecDeque::new()
+                };
                 // A key that was there all along may become the one in use again: no greeting.
-                if flushed.len() != count {
+                if flushed.len() + probes.len() != count {
                     flushed.push_front(self.greeting());
                 }
+                flushed.extend(probes);
                 flushed
             }
         };
@@ -435,12 +455,43 @@ impl Laptop {
             .collect()
     }
 
+    /// Probes sent since the last call. They leave last.
+    fn new_probes(&mut self) -> u32 {
+        let probes = match &self.side {
+            Side::Postern(client) => client.probes(),
+            Side::Stock(..) => 0,
+        };
+        let new = probes.wrapping_sub(self.probes);
+        self.probes = probes;
+        new
+    }
+
+    /// The inner MTU that a client uses while it can send.
+    #[must_use]
+    pub fn path_mtu(&self, now: Now) -> Option<u16> {
+        match &self.side {
+            Side::Postern(client) => client.is_connected(now).then(|| client.mtu()),
+            Side::Stock(..) => None,
+        }
+    }
+
     fn greeting(&self) -> Packet {
+        self.tells(What::Control(true))
+    }
+
+    fn probe(&self) -> Packet {
+        match &self.side {
+            Side::Postern(client) => self.tells(What::Probe(client.mtu())),
+            Side::Stock(..) => self.tells(What::Control(false)),
+        }
+    }
+
+    fn tells(&self, what: What) -> Packet {
         Packet {
             bytes: Vec::new(),
             from: self.addresses[0],
             to: [100, 96, 0, 1].into(),
-            what: What::Control(true),
+            what,
         }
     }
 }

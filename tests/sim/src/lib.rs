@@ -9,6 +9,7 @@
 //! | `apply`, `mischief` | one step, done |
 //! | [`laptop`], [`target`] | the two ends: tunnels, programs, sockets |
 //! | [`net`] | loss, doubling, delay, order |
+//! | `path` | the sizes that a path carries |
 //! | [`packet`] | packets, made and read apart from the code under test |
 //! | [`policy`], [`model`] | the oracle: rules by a scan, flows by a map |
 //! | [`check`] | what was seen against what had to be |
@@ -26,6 +27,7 @@ mod mischief;
 pub mod model;
 pub mod net;
 pub mod packet;
+mod path;
 pub mod policy;
 pub mod shrink;
 pub mod steps;

@@ -38,6 +38,8 @@ pub struct Model {
     pub denied: BTreeMap<&'static str, u64>,
     /// Control messages taken in.
     pub control: u64,
+    /// By laptop: the MTU that it uses, and until when that counts.
+    pub mtus: BTreeMap<usize, (u16, Mono)>,
     /// A policy was put in force and not swept yet.
     pub unswept: bool,
     generation: u64,
@@ -129,6 +131,7 @@ impl Model {
             resume_until: now.mono + RESUME,
             denied: BTreeMap::new(),
             control: 0,
+            mtus: BTreeMap::new(),
             unswept: false,
             generation: 1,
         }
@@ -148,6 +151,7 @@ impl Model {
         }
         self.flows.retain(|_, flow| flow.device != laptop);
         self.devices.remove(&laptop);
+        self.mtus.remove(&laptop);
         expect
     }
 
@@ -449,7 +453,7 @@ pub fn key_of(packet: &Packet, from_device: bool) -> Option<Key> {
         What::Udp { from, to } => (Proto::Udp, from, to),
         What::Echo { id, .. } if from_device => (Proto::Icmp, id, 0),
         What::Echo { id, .. } => (Proto::Icmp, 0, id),
-        What::Error { .. } | What::Control(_) | What::Broken(_) => return None,
+        What::Error { .. } | What::Control(_) | What::Probe(_) | What::Broken(_) => return None,
     };
     let (from, to): (Socket, Socket) = ((packet.from, from), (packet.to, to));
     let (client, target) = if from_device { (from, to) } else { (to, from) };

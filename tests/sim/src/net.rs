@@ -58,6 +58,8 @@ pub struct Net {
     pub twice: u8,
     /// Delayed, of a hundred, by up to this.
     pub late: (u8, Duration),
+    /// By laptop and direction (true: to the gateway): the longest datagram that is not lost.
+    pub(crate) rooms: BTreeMap<(usize, bool), usize>,
     /// Since when nothing was lost, doubled or delayed.
     clean_since: Mono,
     /// By laptop and direction: nothing arrives before this, while order is kept.
@@ -75,6 +77,7 @@ impl Net {
             loss: 0,
             twice: 0,
             late: (0, Duration::ZERO),
+            rooms: BTreeMap::new(),
             clean_since: Mono(0),
             arrived: BTreeMap::new(),
         }
@@ -83,7 +86,13 @@ impl Net {
     /// Everything arrives once and in order, at this moment.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.loss == 0 && self.twice == 0 && self.late.0 == 0
+        self.is_lossless() && self.twice == 0 && self.late.0 == 0 && self.rooms.is_empty()
+    }
+
+    /// Nothing is lost but what is too long.
+    #[must_use]
+    pub fn is_lossless(&self) -> bool {
+        self.loss == 0
     }
 
     /// It has been clean since then.
@@ -101,6 +110,10 @@ impl Net {
         let was_clean = self.is_clean();
         (self.loss, self.twice) = (loss, twice);
         self.late = (late, Duration::from_millis(u64::from(late) * 40));
+        self.changed(was_clean, now);
+    }
+
+    pub(crate) fn changed(&mut self, was_clean: bool, now: Mono) {
         if self.is_clean() && !was_clean {
             // What was delayed before may still be under way.
             self.clean_since = now + Duration::from_secs(5);
@@ -122,8 +135,14 @@ impl Net {
     }
 
     /// When a datagram arrives: never, once or twice.
-    pub fn carry(&mut self, laptop: Option<usize>, to_gateway: bool, now: Mono) -> Vec<Mono> {
-        if self.dice.small(100) < self.loss {
+    pub fn carry(
+        &mut self,
+        laptop: Option<usize>,
+        to_gateway: bool,
+        len: usize,
+        now: Mono,
+    ) -> Vec<Mono> {
+        if self.dice.small(100) < self.loss || !self.passes(laptop, to_gateway, len) {
             return Vec::new();
         }
         let mut at = now + self.latency + Duration::from_micros(self.dice.roll(2000));

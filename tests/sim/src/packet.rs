@@ -85,6 +85,8 @@ pub enum What {
     },
     /// A control message; true if a client may send it.
     Control(bool),
+    /// A probe of the path by a client that uses this MTU.
+    Probe(u16),
     /// Something that no gateway may let pass, and why not.
     Broken(DropReason),
 }
@@ -163,6 +165,7 @@ impl Packet {
             | What::Echo { .. }
             | What::Error { .. }
             | What::Control(_)
+            | What::Probe(_)
             | What::Broken(_) => None,
         }
     }
@@ -274,6 +277,7 @@ pub fn unreachable(packet: &Packet) -> Option<Packet> {
         What::Echo { request: false, .. }
         | What::Error { .. }
         | What::Control(_)
+        | What::Probe(_)
         | What::Broken(_) => {
             return None;
         }
@@ -352,7 +356,11 @@ pub fn payload(packet: &Packet) -> &[u8] {
             .bytes
             .get(l4 + 12)
             .map_or(20, |byte| usize::from(byte >> 4) * 4),
-        What::Udp { .. } | What::Echo { .. } | What::Error { .. } | What::Control(_) => 8,
+        What::Udp { .. }
+        | What::Echo { .. }
+        | What::Error { .. }
+        | What::Control(_)
+        | What::Probe(_) => 8,
         What::Broken(_) => return &[],
     };
     packet.bytes.get(l4 + header..).unwrap_or(&[])

@@ -85,6 +85,22 @@ pub enum Step {
         /// Late, and so out of order.
         late: u8,
     },
+    /// The path of a laptop carries smaller packets, or larger ones again.
+    Path {
+        /// Which laptop.
+        laptop: u8,
+        /// Towards the gateway, in steps; the tenth is everything.
+        there: u8,
+        /// Back.
+        back: u8,
+        /// The laptop moves there.
+        roam: bool,
+    },
+    /// Somebody works at a laptop for more than a minute.
+    Work {
+        /// Which laptop.
+        laptop: u8,
+    },
     /// A device is revoked.
     Revoke {
         /// Which laptop.
@@ -245,7 +261,7 @@ pub fn draw(count: usize, dice: &mut impl Dice) -> Vec<Step> {
 fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
     let laptop = dice.small(4);
     let host = dice.small(6);
-    match dice.roll(100) {
+    match dice.roll(103) {
         0..=15 => Step::Connect {
             laptop,
             host,
@@ -334,6 +350,13 @@ fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
             writable: !dice.one_in(3),
         },
         98 => Step::Log { writable: true },
+        99..=100 => Step::Path {
+            laptop,
+            there: dice.small(10),
+            back: if dice.one_in(2) { 9 } else { dice.small(10) },
+            roam: dice.one_in(2),
+        },
+        101 => Step::Work { laptop },
         _ => Step::Scan {
             laptop,
             count: dice.byte(),

@@ -66,9 +66,11 @@ impl Targets {
                 id,
                 packet::payload(packet),
             )],
-            What::Echo { .. } | What::Error { .. } | What::Control(_) | What::Broken(_) => {
-                Vec::new()
-            }
+            What::Echo { .. }
+            | What::Error { .. }
+            | What::Control(_)
+            | What::Probe(_)
+            | What::Broken(_) => Vec::new(),
         })
     }
 

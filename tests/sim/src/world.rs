@@ -296,7 +296,8 @@ impl World {
 
     /// Hands a datagram for the gateway to the network.
     pub(crate) fn post(&mut self, datagram: Datagram) {
-        for at in self.net.carry(datagram.laptop, true, self.now.mono) {
+        let len = datagram.bytes.len();
+        for at in self.net.carry(datagram.laptop, true, len, self.now.mono) {
             let mut arrives = datagram.clone();
             arrives.mark(&mut self.net);
             self.at(at, Event::ToGateway(arrives));

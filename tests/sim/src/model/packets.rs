@@ -30,6 +30,11 @@ impl Model {
                 self.control += 1;
                 return expect;
             }
+            (What::Probe(mtu), _) => {
+                self.control += 1;
+                self.note_mtu(laptop, mtu, now);
+                return expect;
+            }
             (What::Control(false), _) => return expect.drop(DropReason::BadControl),
             (What::Error { proto, from, to }, _) => {
                 let key = Key {
@@ -122,12 +127,13 @@ impl Model {
         expect
     }
 
-    /// A packet (or `segments` of them in one) from a target. `reaches`: there is a key for a
-    /// laptop.
+    /// A packet (or `segments` of them in one, of at most `len` bytes) from a target. `reaches`:
+    /// there is a key for a laptop.
     pub fn from_target(
         &mut self,
         packet: &Packet,
         segments: u64,
+        len: usize,
         now: Now,
         reaches: impl Fn(usize) -> bool,
     ) -> Expect {
@@ -210,6 +216,10 @@ impl Model {
         }
         if !reaches(device) {
             return expect.drop_many(DropReason::NoSession, segments);
+        }
+        if self.is_too_big(device, packet, len, now) {
+            expect.target_told.push(key);
+            return expect.drop_many(DropReason::TooBig, segments);
         }
         self.count(key, packet, false, segments, now);
         self.follow(key, segment, false, &mut expect);

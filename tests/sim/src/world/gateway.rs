@@ -132,9 +132,9 @@ impl World {
         let mut outs = Outs::default();
         let reach: Vec<bool> = (0..LAPTOPS).map(|n| self.key_since(n).is_some()).collect();
         let reaches = |n: usize| reach.get(n).copied().unwrap_or(false);
-        let expect = self
-            .model
-            .from_target(&whole, u64::from(segments), self.now, reaches);
+        let expect =
+            self.model
+                .from_target(&whole, u64::from(segments), largest, self.now, reaches);
         let peer = self
             .gateway
             .from_target(&whole.bytes, segments, largest, &mut outs, self.now);
@@ -233,6 +233,17 @@ impl World {
             .map(|last| last.mono)
     }
 
+    /// Both ends have the present key, and the gateway knows where the laptop is.
+    pub(crate) fn is_in_touch(&self, n: usize) -> bool {
+        let laptop = &self.laptops[n];
+        laptop.on
+            && laptop.is_connected(self.now)
+            && self
+                .endpoint(Some(n))
+                .is_some_and(|endpoint| endpoint.remote == laptop.outer)
+            && self.key_since(n).is_some()
+    }
+
     /// Nothing that the gateway sends to this laptop now can be lost.
     pub(crate) fn hears(&self, n: usize) -> bool {
         let laptop = &self.laptops[n];
@@ -282,7 +293,8 @@ impl World {
                 epoch: laptop.map(|n| (self.epoch(n), self.key_since(n).unwrap_or(Mono(0)))),
                 sealed: self.now.mono,
             };
-            for at in self.net.carry(laptop, false, self.now.mono) {
+            let len = datagram.bytes.len();
+            for at in self.net.carry(laptop, false, len, self.now.mono) {
                 let mut arrives = datagram.clone();
                 arrives.mark(&mut self.net);
                 self.at(at, Event::ToLaptop(arrives));
