@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # What a second worker is worth: two devices send through one gateway, with `workers: 1` and with `workers: 2`, in turn.
 #
-#   tests/bench/workers.sh [RATE]     RATE: packets a second that are offered, both devices together (default 1400000)
+#   tests/bench/workers.sh [SIZE:RATE…]   bytes of an inner packet, and packets a second that are offered by both devices
+#                                         together (1400:1000000 64:4000000)
 #
-# The devices' packets are sealed before (postern-load replay) and sent from the other end of the gateway's wire, so that
-# the sender costs little and the workers are what bounds; they go through policy, flow table and masquerade, and are counted where they arrive. Prints thousands of
-# packets a second, the median of five with the least and the most, and the ratio. Needs release binaries and root.
+# The packets are sealed before (postern-load replay) and sent from the other end of the gateway's wire, so that the sender
+# costs little and the workers are what bounds; they pass policy, flow table and masquerade and are counted where they
+# arrive. Prints thousands of packets a second, medians of five with the least and the most, and the ratio. Needs
+# release binaries, root and 5 GB of memory.
 source "$(dirname "$0")/../netns/lib.sh" || exit 1
 test_begin
 need_load
-RATE=${1:-1400000} ROUNDS=5
+ROUNDS=${ROUNDS:-5}
+[ $# -gt 0 ] || set -- 1400:1000000 64:4000000
 HOSTS=(inet gateway cluster)
 world_up
 
@@ -32,12 +35,12 @@ with_workers() {
   gateway_start
 }
 
-# once SIZE: delivered, in thousands of packets a second, over 0.8 s in the middle of 1.3 s of load
+# once SIZE RATE: delivered, in thousands of packets a second, over 0.8 s in the middle of 1.3 s of load
 once() {
-  local size=$1 payload=$(($1 - 28)) bytes0 skbs0 at0 bytes1 skbs1 at1
+  local size=$1 rate=$2 payload=$(($1 - 28)) bytes0 skbs0 at0 bytes1 skbs1 at1
   local first; first=$(got)
   start blast inet "$LOAD_BIN" replay --to $GATEWAY4:51820 --gateway-key "$(gateway_key)" --seed 7 --inner "$inner" \
-    --target $KUBE:5353 --size "$size" --rate "$RATE" --packets $((RATE * 13 / 20)) -o json
+    --target $KUBE:5353 --size "$size" --rate "$rate" --packets $((rate * 13 / 20)) -o json
   began() { [ "$(got)" != "$first" ]; }
   wait_for 20 "packets at the target" began
   sleep 0.2   # the length of the measurement, not a wait for anything
@@ -53,11 +56,12 @@ now_ns() { date +%s%N; }   # one second of measurement: no clock step is expecte
 
 middle() { sort -n | awk '{ v[NR] = $1 } END { printf "%d [%d-%d]", v[int((NR + 1) / 2)], v[1], v[NR] }'; }
 
-for size in 1400 64; do
+for load in "$@"; do
+  size=${load%:*} rate=${load#*:}
   one=() two=()
   for ((round = 0; round < ROUNDS; round++)); do
-    with_workers 1; one+=("$(once $size)")
-    with_workers 2; two+=("$(once $size)")
+    with_workers 1; one+=("$(once $size $rate)")
+    with_workers 2; two+=("$(once $size $rate)")
   done
   a=$(printf '%s\n' "${one[@]}" | middle) b=$(printf '%s\n' "${two[@]}" | middle)
   awk -v size=$size -v a="$a" -v b="$b" 'BEGIN { printf "%d bytes: workers 1: %s kpps; workers 2: %s kpps; ratio %.2f\n", size, a, b, b / a }'
