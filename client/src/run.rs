@@ -237,10 +237,10 @@ impl Worker {
                 outputs,
                 ..
             } = self;
-            inputs.udp(ready, |from, ecn, datagram| {
+            inputs.udp(ready, now.mono, |from, ecn, datagram| {
                 client.from_network(from, ecn, datagram, outputs, now);
             });
-            let read = inputs.tun(ready, |packet| {
+            let read = inputs.tun(ready, now.mono, |packet| {
                 if client.admit(packet.packet(), outputs).is_ok() {
                     packet.for_each_segment(|segment| {
                         client.seal(segment, outputs, now);

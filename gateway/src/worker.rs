@@ -123,10 +123,10 @@ impl DataWorker {
             let ready = self.inputs.wait(&self.waker, None, deadline, now)?;
             let now = Clock::now();
             let (gateway, outputs) = (&mut self.gateway, &mut self.outputs);
-            self.inputs.udp(ready, |from, ecn, datagram| {
+            self.inputs.udp(ready, now.mono, |from, ecn, datagram| {
                 gateway.from_network(from, ecn, datagram, outputs, now);
             });
-            self.inputs.tun(ready, |packet| {
+            self.inputs.tun(ready, now.mono, |packet| {
                 let segments = u32::try_from(packet.segments()).unwrap_or(u32::MAX);
                 let (whole, len) = (packet.packet(), packet.segment_len());
                 if let Some(peer) = gateway.from_target(whole, segments, len, outputs, now) {

@@ -9,6 +9,7 @@
 
 pub mod checksum;
 pub mod clock;
+pub mod fair;
 pub mod host;
 pub mod join;
 pub mod offload;

@@ -7,6 +7,7 @@
 
 use crate::checksum;
 use crate::virtio::{Gso, VnetHeader};
+use postern_proto::ecn::{self, Ecn};
 
 /// The longest headers that can be split: IPv4 with options or IPv6, and TCP with options.
 const MAX_HEADER: usize = 60 + 60;
@@ -137,6 +138,48 @@ impl<'a> SuperPacket<'a> {
     pub fn total_len(&self) -> usize {
         let headers = self.plan.map_or(0, |plan| plan.header_len);
         self.bytes.len() + (self.segments() - 1) * headers
+    }
+
+    /// Marks its packets as having met congestion. False if its ends do not understand marks.
+    pub fn mark(&mut self) -> bool {
+        match Ecn::of(self.bytes) {
+            Ecn::NotEct => false,
+            Ecn::Ce => true,
+            Ecn::Ect0 | Ecn::Ect1 => {
+                ecn::set(self.bytes, Ecn::Ce);
+                true
+            }
+        }
+    }
+
+    /// Loses its last packet, so that the sender slows down. False if there is only one, or if
+    /// the last one ends the connection.
+    pub fn shed_last(&mut self) -> bool {
+        let (Some(plan), count @ 2..) = (self.plan, self.segments()) else {
+            return false;
+        };
+        let kept = plan.header_len + (count - 1) * plan.segment_size;
+        let flags = self.bytes[plan.ip_len + 13];
+        if plan.transport == Transport::Tcp && flags & FIN != 0 {
+            return false;
+        }
+        let bytes = &mut std::mem::take(&mut self.bytes)[..kept];
+        let transport_len = ((kept - plan.ip_len) as u16).to_be_bytes();
+        match plan.ip {
+            Ip::V4 => {
+                let before = word(bytes, 2);
+                bytes[2..4].copy_from_slice(&(kept as u16).to_be_bytes());
+                let sum = checksum::add(!word(bytes, 10), !before);
+                let sum = checksum::add(sum, kept as u16);
+                bytes[10..12].copy_from_slice(&(!sum).to_be_bytes());
+            }
+            Ip::V6 => bytes[4..6].copy_from_slice(&transport_len),
+        }
+        if plan.transport == Transport::Udp {
+            bytes[plan.ip_len + 4..plan.ip_len + 6].copy_from_slice(&transport_len);
+        }
+        self.bytes = bytes;
+        true
     }
 
     /// Hands over its packets in order, each with its own lengths, sequence number, flags and

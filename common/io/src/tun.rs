@@ -1,10 +1,12 @@
 //! The TUN: super-packets in, super-packets out, and what to say when there is none.
 
+use crate::fair::{self, Class, Fair};
 use crate::join::Joinable;
 use crate::offload::{Half, HalfState, Switches, Together};
 use crate::split::SuperPacket;
 use crate::virtio::{HEADER, VnetHeader};
 use postern_proto::mtu::SUPER_PACKET;
+use postern_proto::now::Mono;
 use rustix::io::Errno;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -17,8 +19,7 @@ mod write;
 
 pub use write::{TunTx, TunTxStats};
 
-/// Bytes of the read buffer: one super-packet. Memory for each worker.
-pub const READ_BUFFER: usize = HEADER + SUPER_PACKET;
+const _: () = assert!(HEADER + SUPER_PACKET <= fair::LARGE_BYTES);
 
 /// Reads in a turn, at most: small packets come one by one.
 pub const READS: usize = 128;
@@ -158,7 +159,9 @@ impl Tun {
         let vnet = self.device.tcp_gso();
         let reader = TunRx {
             device: Arc::clone(&self.device),
-            bytes: vec![0; READ_BUFFER].into_boxed_slice(),
+            buffer: Fair::<u32>::spare(),
+            waiting: Fair::default(),
+            seed: fair::seed(),
             vnet,
             offload: self.read.state(0),
             stats: TunRxStats::default(),
@@ -227,16 +230,23 @@ fn explain(name: &str, source: io::Error) -> TunError {
 pub struct TunRxStats {
     /// Reads that brought something.
     pub reads: u64,
-    /// Packets in them.
+    /// Packets in what was handed over.
     pub packets: u64,
     /// Reads that made no sense and were lost.
     pub bad: u64,
+    /// Packets lost to keep the queue short.
+    pub shed: u64,
+    /// Packets marked to keep the queue short.
+    pub marked: u64,
 }
 
-/// The reading half.
+/// The reading half: what the kernel has is put in a [`Fair`] queue, and handed over from there.
 pub struct TunRx {
     device: Arc<SyncDevice>,
-    bytes: Box<[u8]>,
+    /// What the next read is written into.
+    buffer: Box<[u8]>,
+    waiting: Fair<u32>,
+    seed: u64,
     vnet: bool,
     offload: HalfState,
     stats: TunRxStats,
@@ -261,23 +271,27 @@ impl TunRx {
         self.offload.clone()
     }
 
-    /// Hands over what is there, until `most` bytes have come.
+    /// What was read and not handed over yet.
+    #[must_use]
+    pub fn waiting(&self) -> &Fair<u32> {
+        &self.waiting
+    }
+
+    /// Reads what is there, up to [`READS`] packets or super-packets.
     ///
     /// # Errors
     /// When the interface is gone: somebody deleted it.
-    pub fn receive(
-        &mut self,
-        most: usize,
-        mut handle: impl FnMut(SuperPacket<'_>),
-    ) -> io::Result<()> {
-        let mut bytes = 0;
+    pub fn take_in(&mut self, now: Mono) -> io::Result<()> {
         for _ in 0..READS {
-            if bytes >= most {
+            if self.waiting.room(now) == 0 {
                 break;
             }
-            let len = match rustix::io::read(&self.device, &mut self.bytes[..]) {
+            let len = match rustix::io::read(&self.device, &mut self.buffer[..]) {
                 Ok(len) => len,
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => {
+                    self.waiting.kernel_has_more(false, now);
+                    return Ok(());
+                }
                 Err(Errno::INTR) => continue,
                 // Some kernels have no words for a packet (EINVAL): it is lost, the next is not.
                 Err(error) if self.device.name().is_ok() => {
@@ -288,15 +302,79 @@ impl TunRx {
                 Err(error) => return Err(error.into()),
             };
             self.stats.reads += 1;
-            bytes += len;
-            let Some(packet) = parse(self.vnet, &mut self.bytes[..len]) else {
-                self.stats.bad += 1;
-                continue;
+            let read = &self.buffer[..len];
+            let (packets, packet) = match read.split_first_chunk::<HEADER>() {
+                Some((header, packet)) if self.vnet => {
+                    (VnetHeader::parse(header).packets_in(packet.len()), packet)
+                }
+                _ => (1, read),
             };
-            self.stats.packets += packet.segments() as u64;
-            handle(packet);
+            let class = Class::of_packet(packet, self.seed);
+            let lost = self.waiting.push(class, &mut self.buffer, len, packets);
+            self.stats.shed += u64::from(lost.unwrap_or(0));
         }
+        self.waiting.kernel_has_more(true, now);
         Ok(())
+    }
+
+    /// Hands over what is next, until `most` bytes have come.
+    pub fn hand_out(&mut self, most: usize, now: Mono, mut handle: impl FnMut(SuperPacket<'_>)) {
+        let mut bytes = 0;
+        for _ in 0..READS {
+            if bytes >= most {
+                break;
+            }
+            let Some(mut next) = self.waiting.pop(now) else {
+                break;
+            };
+            bytes += next.len;
+            match parse(self.vnet, &mut next.buffer[..next.len]) {
+                None => self.stats.bad += 1,
+                Some(packet) => {
+                    if let Some(packet) = self.stats.admit(packet, next.congested) {
+                        self.stats.packets += packet.segments() as u64;
+                        handle(packet);
+                    }
+                }
+            }
+            self.waiting.recycle(next.buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+impl TunRx {
+    /// Everything at once.
+    pub(crate) fn receive(
+        &mut self,
+        most: usize,
+        handle: impl FnMut(SuperPacket<'_>),
+    ) -> io::Result<()> {
+        self.take_in(Mono(0))?;
+        self.hand_out(most, Mono(0), handle);
+        Ok(())
+    }
+}
+
+impl TunRxStats {
+    /// A sender that is to slow down is told by a mark if it understands marks, or else by the
+    /// loss of one packet.
+    fn admit<'a>(
+        &mut self,
+        mut packet: SuperPacket<'a>,
+        congested: bool,
+    ) -> Option<SuperPacket<'a>> {
+        if congested {
+            if packet.mark() {
+                self.marked += 1;
+            } else if packet.segments() == 1 {
+                self.shed += 1;
+                return None;
+            } else if packet.shed_last() {
+                self.shed += 1;
+            }
+        }
+        Some(packet)
     }
 }
 

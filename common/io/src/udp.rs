@@ -14,7 +14,7 @@ mod receive;
 mod send;
 
 pub use group::{DOOR_BUFFER, UdpGroup};
-pub use receive::{RECEIVE_BUFFER, RECEIVE_BUFFERS, RECEIVE_CALLS, UdpRx, UdpRxStats};
+pub use receive::{About, HANDED_OUT, RECEIVE_BUFFERS, RECEIVE_CALLS, UdpRx, UdpRxStats};
 pub use send::{NO_GSO_DESTINATIONS, NO_GSO_FOR, UdpTx, UdpTxStats};
 
 /// What we ask the kernel to queue in each direction, in bytes.

@@ -73,6 +73,17 @@ impl VnetHeader {
         }
     }
 
+    /// How many packets `len` bytes of a packet with this header become, to within one.
+    #[must_use]
+    pub fn packets_in(&self, len: usize) -> u32 {
+        const HEADERS: usize = 40;
+        if self.gso == Gso::None || self.segment_size == 0 {
+            return 1;
+        }
+        let payload = len.saturating_sub(HEADERS);
+        payload.div_ceil(usize::from(self.segment_size)).max(1) as u32
+    }
+
     /// Writes the header.
     #[must_use]
     pub fn to_bytes(self) -> [u8; HEADER] {

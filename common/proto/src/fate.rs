@@ -95,6 +95,8 @@ reasons! {
     NoSession = "no-session",
     /// Larger than the tunnel's MTU.
     TooBig = "too-big",
+    /// Its flow keeps a queue standing: lost so that the sender slows down.
+    QueueStands = "queue-stands",
     /// Outside the include list.
     NotIncluded = "not-included",
     /// The kernel took no more: its queue was full or it refused the packet.

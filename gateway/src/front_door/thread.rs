@@ -48,7 +48,7 @@ impl DoorThread {
                 workers,
                 ..
             } = &mut self;
-            inputs.udp(ready, |from, ecn, datagram| {
+            inputs.udp(ready, now, |from, ecn, datagram| {
                 match door.rule(from.remote.ip(), datagram, now) {
                     Ruling::HandOver { worker, claim } => {
                         let letter = Letter::new(claim, from, ecn, datagram);

@@ -65,6 +65,37 @@ proptest! {
         }
     }
 
+    /// What is left is the same super-packet without its last packet.
+    #[test]
+    fn a_super_packet_can_lose_its_last_packet(
+        spec in testing::spec(20_000),
+        segment_size in 500usize..1500,
+    ) {
+        let mut bytes = spec.build();
+        let mut packet = SuperPacket::parse(header(&spec, segment_size), &mut bytes).unwrap();
+        let mut wanted = oracle(&spec, segment_size);
+        let ends = !spec.udp && spec.flags & FIN != 0;
+        prop_assert_eq!(packet.shed_last(), wanted.len() > 1 && !ends);
+        if wanted.len() > 1 && !ends {
+            wanted.pop();
+            let shorter = packet.packet().len();
+            let ip = if spec.v6 { shorter - 40 } else { shorter };
+            let length = if spec.v6 { 4..6 } else { 2..4 };
+            prop_assert_eq!(&packet.packet()[length], &(ip as u16).to_be_bytes());
+        }
+        let mut out = Vec::new();
+        packet.for_each_segment(|segment| out.push(segment.to_vec()));
+        // The last one that is left may now say what the lost one said.
+        if let (Some(last), false) = (wanted.last_mut(), spec.udp) {
+            let flags = if spec.v6 { 40 } else { spec.ip_len() } + 13;
+            let said = out[out.len() - 1][flags];
+            prop_assert_eq!(last[flags] & !PSH, said & !PSH);
+            *last = out[out.len() - 1].clone();
+        }
+        prop_assert_eq!(&out, &wanted);
+        prop_assert!(out.iter().all(|segment| checksums_are_right(segment)));
+    }
+
     #[test]
     fn a_checksum_left_to_us_is_completed(spec in testing::spec(1400)) {
         let whole = spec.build();

@@ -1,8 +1,10 @@
 //! The receiving half: GRO and recvmmsg.
 
 use super::Half;
+use crate::fair::{self, Class, Fair};
 use crate::offload::{self, HalfState, WhyNot};
 use postern_proto::ecn::Ecn;
+use postern_proto::now::Mono;
 use postern_proto::outbox::Endpoint;
 use quinn_udp::{EcnCodepoint, RecvMeta};
 use std::io::{self, IoSliceMut};
@@ -11,11 +13,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// Messages in one receive call. More was no faster: the buffers fall out of the cache.
 pub const RECEIVE_BUFFERS: usize = 8;
 
-/// Bytes of each: one GRO message. Memory for each worker: 512 KiB in all.
-pub const RECEIVE_BUFFER: usize = 65_536;
-
-/// Receive calls on one socket in a turn, at most: 256 small datagrams.
+/// Receive calls on one socket in a turn, at most: 256 messages.
 pub const RECEIVE_CALLS: usize = 32;
+
+/// Datagrams handed over in a turn, at most: small ones cost as much as large ones.
+pub const HANDED_OUT: usize = 512;
 
 /// What was received so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,14 +30,32 @@ pub struct UdpRxStats {
     pub datagrams: u64,
     /// Receive calls that failed.
     pub errors: u64,
+    /// Datagrams lost to keep the queue short.
+    pub shed: u64,
+    /// Datagrams marked to keep the queue short.
+    pub marked: u64,
 }
 
-/// The receiving half.
+/// What is known of a message while it waits.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    from: Endpoint,
+    ecn: Ecn,
+    /// Bytes of each datagram in it but the last.
+    stride: usize,
+    datagrams: u32,
+}
+
+/// The receiving half: what the kernel has is put in a [`Fair`] queue, and handed over from there.
 #[derive(Debug)]
 pub struct UdpRx {
     v4: Option<Half>,
     v6: Option<Half>,
-    bytes: Box<[u8]>,
+    /// What the next messages are written into.
+    buffers: [Box<[u8]>; RECEIVE_BUFFERS],
+    waiting: Fair<About>,
+    seed: u64,
+    v6_first: bool,
     stats: UdpRxStats,
 }
 
@@ -44,7 +64,10 @@ impl UdpRx {
         UdpRx {
             v4,
             v6,
-            bytes: vec![0; RECEIVE_BUFFERS * RECEIVE_BUFFER].into_boxed_slice(),
+            buffers: std::array::from_fn(|_| Fair::<About>::spare()),
+            waiting: Fair::default(),
+            seed: fair::seed(),
+            v6_first: false,
             stats: UdpRxStats::default(),
         }
     }
@@ -84,83 +107,138 @@ impl UdpRx {
         }
     }
 
-    /// Hands over what the IPv4 socket has, until `most` bytes have come.
-    pub fn receive_v4(&mut self, most: usize, handle: impl FnMut(Endpoint, Ecn, &mut [u8])) {
-        receive(
-            self.v4.as_ref(),
-            &mut self.bytes,
-            &mut self.stats,
-            most,
-            handle,
-        );
+    /// What was received and not handed over yet.
+    #[must_use]
+    pub fn waiting(&self) -> &Fair<About> {
+        &self.waiting
     }
 
-    /// Hands over what the IPv6 socket has, until `most` bytes have come.
-    pub fn receive_v6(&mut self, most: usize, handle: impl FnMut(Endpoint, Ecn, &mut [u8])) {
-        receive(
-            self.v6.as_ref(),
-            &mut self.bytes,
-            &mut self.stats,
-            most,
-            handle,
-        );
+    /// Receives what the sockets have that are ready, as far as there is room.
+    pub fn take_in(&mut self, ready: (bool, bool), now: Mono) {
+        // In turns, so that neither leaves no room for the other.
+        self.v6_first ^= true;
+        for v6 in [self.v6_first, !self.v6_first] {
+            let (ready, half) = if v6 {
+                (ready.1, &mut self.v6)
+            } else {
+                (ready.0, &mut self.v4)
+            };
+            let Some(socket) = half.take_if(|_| ready) else {
+                continue;
+            };
+            self.take_in_from(&socket, now);
+            let half = if v6 { &mut self.v6 } else { &mut self.v4 };
+            *half = Some(socket);
+        }
+    }
+
+    /// Hands over what is next, until `most` bytes have come.
+    pub fn hand_out(
+        &mut self,
+        most: usize,
+        now: Mono,
+        mut handle: impl FnMut(Endpoint, Ecn, &mut [u8]),
+    ) {
+        let (mut bytes, mut count) = (0, 0);
+        while bytes < most && count < HANDED_OUT {
+            let Some(mut next) = self.waiting.pop(now) else {
+                break;
+            };
+            bytes += next.len;
+            count += next.about.datagrams as usize;
+            let About {
+                from, ecn, stride, ..
+            } = next.about;
+            let mut message = &mut next.buffer[..next.len];
+            let mut ecn = ecn;
+            if next.congested {
+                // The peer is told by a mark if the sender behind it understands marks, or else
+                // by the loss of one datagram.
+                if ecn == Ecn::NotEct {
+                    let first = stride.min(message.len());
+                    message = &mut message[first..];
+                    self.stats.shed += 1;
+                } else {
+                    ecn = Ecn::Ce;
+                    self.stats.marked += 1;
+                }
+            }
+            for datagram in message.chunks_mut(stride) {
+                self.stats.datagrams += 1;
+                handle(from, ecn, datagram);
+            }
+            self.waiting.recycle(next.buffer);
+        }
+    }
+
+    fn take_in_from(&mut self, half: &Half, now: Mono) {
+        for _ in 0..RECEIVE_CALLS {
+            let room = self.waiting.room(now).min(RECEIVE_BUFFERS);
+            if room == 0 {
+                break;
+            }
+            let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
+            let mut buffers = self
+                .buffers
+                .each_mut()
+                .map(|buffer| IoSliceMut::new(buffer));
+            let received = half.state.recv(
+                (&half.end.socket).into(),
+                &mut buffers[..room],
+                &mut metas[..room],
+            );
+            let count = match received {
+                Ok(count) => count,
+                Err(error) => {
+                    // An error that was pending on the socket is cleared by having been told.
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        self.stats.errors += 1;
+                    }
+                    self.waiting.kernel_has_more(false, now);
+                    return;
+                }
+            };
+            self.stats.calls += 1;
+            for (meta, buffer) in metas.iter().zip(&mut self.buffers).take(count) {
+                self.stats.messages += 1;
+                // An empty datagram has no stride.
+                let stride = meta.stride.max(1);
+                let about = About {
+                    from: Endpoint {
+                        remote: meta.addr,
+                        local: meta.dst_ip,
+                    },
+                    ecn: ecn(meta.ecn),
+                    stride,
+                    datagrams: meta.len.div_ceil(stride) as u32,
+                };
+                let class = Class::of_datagram(&buffer[..meta.len.min(8)], self.seed);
+                let lost = self.waiting.push(class, buffer, meta.len, about);
+                self.stats.shed += lost.map_or(0, |about| u64::from(about.datagrams));
+            }
+            if count < room {
+                self.waiting.kernel_has_more(false, now);
+                return;
+            }
+        }
+        self.waiting.kernel_has_more(true, now);
     }
 }
 
-fn receive(
-    half: Option<&Half>,
-    bytes: &mut [u8],
-    stats: &mut UdpRxStats,
-    most: usize,
-    mut handle: impl FnMut(Endpoint, Ecn, &mut [u8]),
-) {
-    let Some(half) = half else { return };
-    let mut bytes_so_far = 0;
-    for _ in 0..RECEIVE_CALLS {
-        let mut metas = [RecvMeta::default(); RECEIVE_BUFFERS];
-        let mut chunks = bytes.chunks_exact_mut(RECEIVE_BUFFER);
-        let mut buffers: [IoSliceMut<'_>; RECEIVE_BUFFERS] =
-            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        let received = half
-            .state
-            .recv((&half.end.socket).into(), &mut buffers, &mut metas);
-        let count = match received {
-            Ok(count) => count,
-            Err(error) => {
-                // An error that was pending on the socket is cleared by having been told.
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    stats.errors += 1;
-                }
-                return;
-            }
-        };
-        stats.calls += 1;
-        for (meta, message) in metas
-            .iter()
-            .zip(bytes.chunks_exact_mut(RECEIVE_BUFFER))
-            .take(count)
-        {
-            stats.messages += 1;
-            bytes_so_far += meta.len;
-            let from = Endpoint {
-                remote: meta.addr,
-                local: meta.dst_ip,
-            };
-            let ecn = match meta.ecn {
-                None => Ecn::NotEct,
-                Some(EcnCodepoint::Ect0) => Ecn::Ect0,
-                Some(EcnCodepoint::Ect1) => Ecn::Ect1,
-                Some(EcnCodepoint::Ce) => Ecn::Ce,
-            };
-            let message = &mut message[..meta.len.min(RECEIVE_BUFFER)];
-            // An empty datagram has no stride.
-            for datagram in message.chunks_mut(meta.stride.max(1)) {
-                stats.datagrams += 1;
-                handle(from, ecn, datagram);
-            }
-        }
-        if count < RECEIVE_BUFFERS || bytes_so_far >= most {
-            return;
-        }
+#[cfg(test)]
+impl UdpRx {
+    /// Everything that the sockets have, at once.
+    pub(crate) fn receive(&mut self, most: usize, handle: impl FnMut(Endpoint, Ecn, &mut [u8])) {
+        self.take_in((true, true), Mono(0));
+        self.hand_out(most, Mono(0), handle);
+    }
+}
+
+fn ecn(mark: Option<EcnCodepoint>) -> Ecn {
+    match mark {
+        None => Ecn::NotEct,
+        Some(EcnCodepoint::Ect0) => Ecn::Ect0,
+        Some(EcnCodepoint::Ect1) => Ecn::Ect1,
+        Some(EcnCodepoint::Ce) => Ecn::Ce,
     }
 }

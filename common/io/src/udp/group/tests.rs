@@ -62,8 +62,7 @@ fn receive(receivers: &mut [UdpRx], wanted: usize) -> Vec<(usize, Vec<u8>)> {
         for (socket, receiver) in receivers.iter_mut().enumerate() {
             let mut keep =
                 |_: Endpoint, _: Ecn, bytes: &mut [u8]| got.push((socket, bytes.to_vec()));
-            receiver.receive_v4(usize::MAX, &mut keep);
-            receiver.receive_v6(usize::MAX, &mut keep);
+            receiver.receive(usize::MAX, &mut keep);
         }
     }
     got
@@ -291,7 +290,7 @@ fn a_flood_of_initiations_costs_no_data() {
         let (mut kept, mut turn) = (0, 1);
         while turn > 0 {
             turn = 0;
-            door[0].receive_v4(usize::MAX, |_, _, _| turn += 1);
+            door[0].receive(usize::MAX, |_, _, _| turn += 1);
             kept += turn;
         }
         assert!((100..FLOOD / 4).contains(&kept), "a short queue: {kept}");
