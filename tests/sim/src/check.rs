@@ -7,6 +7,7 @@ use crate::world::{Check, World};
 use postern_engine::denials::WINDOWS;
 use postern_engine::gateway::Gateway;
 use postern_engine::record::{Detail, Record};
+use postern_engine::settings::Shard;
 use postern_proto::fate::{DropCounts, DropReason};
 use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::Mono;
@@ -44,6 +45,7 @@ pub struct Watch {
     pub last_from_target: Mono,
     keep: bool,
     drops: DropCounts,
+    worker: Shard,
     seq: u64,
     open: BTreeSet<u64>,
     denied: BTreeMap<&'static str, u64>,
@@ -58,7 +60,7 @@ pub struct Watch {
 impl Watch {
     /// Nothing seen yet.
     #[must_use]
-    pub fn new(keep: bool) -> Self {
+    pub fn new(keep: bool, worker: Shard) -> Self {
         Watch {
             stream: Vec::new(),
             opened_ever: 0,
@@ -66,6 +68,7 @@ impl Watch {
             last_from_target: Mono(0),
             keep,
             drops: DropCounts::default(),
+            worker,
             seq: 0,
             open: BTreeSet::new(),
             denied: BTreeMap::new(),
@@ -78,7 +81,8 @@ impl Watch {
     }
 
     /// A new gateway counts from zero.
-    pub fn restarted(&mut self) {
+    pub fn restarted(&mut self, worker: Shard) {
+        self.worker = worker;
         self.drops = DropCounts::default();
         self.seq = 0;
         self.open.clear();
@@ -218,11 +222,8 @@ impl Watch {
         for record in records {
             self.seq += 1;
             self.records_ever += 1;
-            if (record.worker, record.seq) != (0, self.seq) {
-                return Err(format!(
-                    "record {} of worker {} came where {} of the only one was due",
-                    record.seq, record.worker, self.seq
-                ));
+            if (record.worker, record.seq) != (self.worker.index, self.seq) {
+                return Err(format!("no record {} before {record:?}", self.seq));
             }
             if self.keep {
                 let line = serde_json::to_vec(record).map_err(|error| error.to_string())?;
@@ -242,6 +243,10 @@ impl Watch {
                     self.opened_ever += 1;
                     if !self.open.insert(open.flow) {
                         return Err(format!("flow {} opened twice", open.flow));
+                    }
+                    let place = u64::from(self.worker.index);
+                    if (open.flow - 1) % (1 << self.worker.bits) != place {
+                        return Err(format!("flow {} is another worker's", open.flow));
                     }
                     notes.push(Note::Open {
                         key,

@@ -3,7 +3,7 @@
 
 use crate::check::Watch;
 use crate::dice::{Dice, Seeded};
-use crate::laptop::{ConnState, Laptop, MTU, Sealed};
+use crate::laptop::{ConnState, Laptop, Sealed};
 use crate::model::{Device, Model};
 use crate::net::{Datagram, Net, Outs, receiver};
 use crate::packet::{self, Key, Packet};
@@ -11,7 +11,7 @@ use crate::policy::{Rules, subject};
 use crate::steps::Step;
 use crate::target::Targets;
 use postern_engine::gateway::Gateway;
-use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
+use postern_engine::settings::Limits;
 use postern_proto::ecn::Ecn;
 use postern_proto::fate::DropReason;
 use postern_proto::keys::{PrivateKey, PublicKey};
@@ -98,7 +98,9 @@ impl World {
         let (rules, policy) = Rules::draw(dice.roll(256))?;
         let policy = Arc::new(policy);
         let model = Model::new(rules, own(), LIMITS, now);
-        let gateway = Gateway::new(settings(1, dice.bits()), &key, Arc::clone(&policy), now);
+        let settings = gateway::settings(1, dice.bits());
+        let worker = settings.shard;
+        let gateway = Gateway::new(settings, &key, Arc::clone(&policy), now);
         let mut laptops = Vec::new();
         for n in 0..LAPTOPS {
             laptops.push(laptop(
@@ -116,7 +118,7 @@ impl World {
             targets: Targets::default(),
             net: Net::new(dice.bits()),
             model,
-            watch: Watch::new(keep_records),
+            watch: Watch::new(keep_records, worker),
             boot: 1,
             booted: now,
             policy,
@@ -388,16 +390,12 @@ impl World {
             .collect();
         self.boot += 1;
         self.booted = self.now;
-        let seed = self.dice.bits();
-        self.gateway = Gateway::new(
-            settings(self.boot, seed),
-            &self.key,
-            Arc::clone(&self.policy),
-            self.now,
-        );
+        let settings = gateway::settings(self.boot, self.dice.bits());
+        let worker = settings.shard;
+        self.gateway = Gateway::new(settings, &self.key, Arc::clone(&self.policy), self.now);
         let devices = std::mem::take(&mut self.model.devices);
         self.model = Model::new(self.model.rules.clone(), own(), LIMITS, self.now);
-        self.watch.restarted();
+        self.watch.restarted(worker);
         self.busy_until = Mono(0);
         for (n, endpoint) in endpoints {
             if let Some(device) = devices.get(&n) {
@@ -467,24 +465,6 @@ fn own() -> Vec<IpAddr> {
         [100, 96, 0, 1].into(),
         [0xfd00, 0x96, 0, 0, 0, 0, 0, 1].into(),
     ]
-}
-
-fn settings(boot: u64, seed: u64) -> Settings {
-    Settings {
-        name: "gw".into(),
-        boot: format!("b{boot}").into(),
-        shard: Shard::default(),
-        addresses: own(),
-        pools: ["100.96.0.0/16", "fd00:96::/64"]
-            .iter()
-            .filter_map(|pool| pool.parse().ok())
-            .collect(),
-        mtu: usize::from(MTU),
-        limits: LIMITS,
-        on_log_failure: OnLogFailure::DenyNew,
-        seed,
-        stopwatch: || 0,
-    }
 }
 
 fn laptop(n: usize, key: PrivateKey, gateway: &PublicKey, dice: &mut Seeded) -> Check<Laptop> {

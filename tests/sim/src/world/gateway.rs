@@ -1,11 +1,13 @@
 //! What goes into the gateway, and what comes out: compared with the oracle at once.
 
-use super::{Check, Event, LAPTOPS, World, gateway_address};
+use super::{Check, Event, LAPTOPS, LIMITS, World, gateway_address, own};
 use crate::check::{Seen, flow_key};
 use crate::dice::Dice as _;
+use crate::laptop::MTU;
 use crate::model::Expect;
 use crate::net::{Datagram, Outs};
 use crate::packet::{self, Packet, What};
+use postern_engine::settings::{OnLogFailure, Settings, Shard};
 use postern_proto::fate::DropReason;
 use postern_proto::now::Mono;
 use postern_proto::outbox::Endpoint;
@@ -320,5 +322,30 @@ fn together(packets: &[Packet]) -> Packet {
             packet::tcp(packets[0].from, packets[0].to, segment, &payload, None)
         }
         _ => packets[0].clone(),
+    }
+}
+
+/// The world has one worker, of a gateway of 1, 2, 4 or 8. After a restart they may be others.
+fn shard(seed: u64) -> Shard {
+    let bits = (seed % 4) as u8;
+    let index = (seed >> 8) as u8 & ((1 << bits) - 1);
+    Shard { index, bits }
+}
+
+pub(super) fn settings(boot: u64, seed: u64) -> Settings {
+    Settings {
+        name: "gw".into(),
+        boot: format!("b{boot}").into(),
+        shard: shard(seed),
+        addresses: own(),
+        pools: ["100.96.0.0/16", "fd00:96::/64"]
+            .iter()
+            .filter_map(|pool| pool.parse().ok())
+            .collect(),
+        mtu: usize::from(MTU),
+        limits: LIMITS,
+        on_log_failure: OnLogFailure::DenyNew,
+        seed,
+        stopwatch: || 0,
     }
 }
