@@ -11,8 +11,8 @@ use postern_engine::flow::Flow;
 use postern_engine::flow::tcp::TcpState;
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::DeviceState;
-use postern_io::offload;
 use postern_io::road::{Inputs, Outputs};
+use postern_io::{fair, offload};
 use postern_proto::fate::DropReason;
 use postern_proto::now::Now;
 use std::collections::BTreeMap;
@@ -95,6 +95,12 @@ pub fn snapshot(
                 records_waiting(gateway.shard()),
             ),
             queue("handshakes-waiting", own.handshakes_waiting, HANDED_QUEUE),
+            queue("udp-bytes", inputs.udp.waiting().bytes(), fair::MEMORY),
+            queue(
+                "tun-bytes",
+                inputs.tun.as_ref().map_or(0, |tun| tun.waiting().bytes()),
+                fair::MEMORY,
+            ),
         ],
         offload: offload::offloads(inputs, outputs),
         verdict_seconds: histogram(&counters.verdict, 1e-9),
@@ -142,6 +148,8 @@ fn drops(counters: &Counters, inputs: &Inputs, outputs: &Outputs) -> BTreeMap<St
         DropReason::BadLength,
         inputs.tun.as_ref().map_or(0, |tun| tun.stats().bad),
     );
+    let tun_shed = inputs.tun.as_ref().map_or(0, |tun| tun.stats().shed);
+    add(DropReason::QueueStands, inputs.udp.stats().shed + tun_shed);
     drops
 }
 
