@@ -161,6 +161,9 @@ pub struct PeerView {
     pub bytes_in: u64,
     /// Live flows.
     pub flows: u64,
+    /// The inner MTU that its client found the path to carry, bytes; none: as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// The data plane's state at one moment: plain counters, read at scrape time.

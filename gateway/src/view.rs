@@ -180,6 +180,7 @@ fn peers(gateway: &Gateway, now: Now) -> Vec<PeerView> {
             bytes_out: peer.received().bytes,
             bytes_in: peer.sent().bytes,
             flows: device.flows as u64,
+            mtu: gateway.path_mtu(device, now),
         })
         .collect()
 }

@@ -19,6 +19,7 @@ fn facts() -> Facts {
         bytes_out: 1,
         bytes_in: 1,
         flows: 1,
+        mtu: None,
     };
     Facts {
         worker: WorkerSnapshot {

@@ -20,13 +20,19 @@ const MTU_AGE: Duration = Duration::from_secs(240);
 impl DeviceState {
     /// The inner MTU in bytes that its client found, where it is smaller than the `configured`.
     #[must_use]
-    pub fn smaller_mtu(&self, configured: usize, now: Mono) -> Option<u16> {
+    pub(super) fn smaller_mtu(&self, configured: usize, now: Mono) -> Option<u16> {
         let (mtu, until) = self.path_mtu?;
         (usize::from(mtu) < configured && now < until).then_some(mtu)
     }
 }
 
 impl Gateway {
+    /// The inner MTU in bytes that a device's client found, where it is smaller than configured.
+    #[must_use]
+    pub fn path_mtu(&self, device: &DeviceState, now: Now) -> Option<u16> {
+        device.smaller_mtu(self.settings.mtu, now.mono)
+    }
+
     /// The client uses `mtu` at present.
     pub(super) fn note_mtu(&mut self, peer: PeerId, mtu: u16, now: Now) {
         let Some(device) = self.devices.get_mut(peer) else {
