@@ -60,6 +60,19 @@ pub struct DoorCounts {
     pub cookies: u64,
     /// Datagrams that workers took.
     pub handed: u64,
+    /// Of its sockets.
+    pub sockets: DoorSockets,
+}
+
+/// How the door's sockets do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DoorSockets {
+    /// Bytes that wait in the fair queue before the door.
+    pub waiting: usize,
+    /// Datagrams that were thrown out there.
+    pub shed: u64,
+    /// Cookie replies that the kernel did not take.
+    pub refused: u64,
 }
 
 /// What to do with a datagram.
@@ -155,6 +168,11 @@ impl FrontDoor {
         } else {
             self.counts.drops.add(DropReason::RateLimited, 1);
         }
+    }
+
+    /// Notes how the sockets do.
+    pub fn note(&mut self, sockets: DoorSockets) {
+        self.counts.sockets = sockets;
     }
 
     /// So far.

@@ -96,7 +96,10 @@ pub fn reserve(config: &Config) -> anyhow::Result<Reserved> {
         },
         workers,
     )?;
-    udp.workers.first().into_iter().for_each(warn_of_small_buffers);
+    udp.workers
+        .first()
+        .into_iter()
+        .for_each(warn_of_small_buffers);
     Ok(Reserved { udp, steering })
 }
 

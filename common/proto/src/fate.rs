@@ -30,7 +30,7 @@ reasons! {
     NotWireguard = "not-wireguard",
     /// A handshake whose first MAC does not prove knowledge of our public key.
     BadMac = "bad-mac",
-    /// A handshake above the rate that its source may ask for.
+    /// A handshake above the rate that its source may ask for, or that its worker can take.
     RateLimited = "rate-limited",
     /// A handshake by a key that is not enrolled.
     UnknownKey = "unknown-key",

@@ -1,6 +1,6 @@
 //! The door's thread: its socket, its commands, and the queues to the workers.
 
-use super::{FrontDoor, HandOver, Letter, Ruling};
+use super::{DoorSockets, FrontDoor, HandOver, Letter, Ruling};
 use crate::worker_api::DoorCommand;
 use postern_io::clock::Clock;
 use postern_io::poll::Waker;
@@ -69,8 +69,15 @@ impl DoorThread {
             });
             self.outputs.flush();
             self.workers.iter_mut().for_each(HandOver::announce);
-            if ready.woken && self.obey().is_break() {
-                return Ok(());
+            if ready.woken {
+                self.door.note(DoorSockets {
+                    waiting: self.inputs.udp.waiting().bytes(),
+                    shed: self.inputs.udp.stats().shed,
+                    refused: self.outputs.refused(),
+                });
+                if self.obey().is_break() {
+                    return Ok(());
+                }
             }
         }
     }

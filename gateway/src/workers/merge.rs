@@ -2,7 +2,8 @@
 
 use crate::api::{HistogramView, QueueView, Traffic, VerdictCount, WorkerSnapshot};
 use crate::front_door::DoorCounts;
-use postern_io::offload;
+use postern_io::{fair, offload};
+use postern_proto::fate::DropReason;
 use std::collections::BTreeMap;
 
 /// Sums of what the workers and the door count. Policies reach all workers before anybody is told
@@ -12,6 +13,18 @@ pub(super) fn merge(snapshots: Vec<WorkerSnapshot>, door: &DoorCounts) -> Worker
     for (reason, count) in door.drops.iter().filter(|(_, count)| *count > 0) {
         *all.drops.entry(reason.as_str().to_owned()).or_default() += count;
     }
+    let sockets = door.sockets;
+    for (reason, count) in [
+        (DropReason::QueueStands, sockets.shed),
+        (DropReason::KernelRefused, sockets.refused),
+    ] {
+        *all.drops.entry(reason.as_str().to_owned()).or_default() += count;
+    }
+    all.queues.push(QueueView {
+        queue: "door-bytes".to_owned(),
+        depth: sockets.waiting as u64,
+        capacity: fair::MEMORY as u64,
+    });
     for (outcome, count) in [("cookie", door.cookies), ("handed", door.handed)] {
         *all.handshakes.entry(outcome.to_owned()).or_default() += count;
     }

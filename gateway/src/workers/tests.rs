@@ -1,7 +1,7 @@
 use super::*;
 use crate::api::{HistogramView, QueueView, VerdictCount, WorkerView};
 use crate::fake_worker::{FakeWorker, door, door_of};
-use crate::front_door::{DoorCounts, FrontDoor};
+use crate::front_door::{DoorCounts, DoorSockets, FrontDoor};
 use crate::init::FIRST_POLICY;
 use crate::pool::Pool;
 use postern_proto::fate::DropReason;
@@ -177,6 +177,11 @@ fn a_snapshot_is_the_sum_of_all_threads() {
         ..DoorCounts::default()
     };
     door.drops.add(DropReason::BadMac, 4);
+    door.sockets = DoorSockets {
+        waiting: 11,
+        shed: 12,
+        refused: 13,
+    };
     let all = merge::merge(
         vec![
             one(
@@ -202,10 +207,23 @@ fn a_snapshot_is_the_sum_of_all_threads() {
         ]
     );
     let drops: Vec<_> = all.drops.iter().map(|(r, n)| (r.as_str(), *n)).collect();
-    assert_eq!(drops, [("bad-mac", 4), ("policy", 7)]);
+    assert_eq!(
+        drops,
+        [
+            ("bad-mac", 4),
+            ("kernel-refused", 13),
+            ("policy", 7),
+            ("queue-stands", 12)
+        ]
+    );
     assert_eq!((all.handshakes["cookie"], all.handshakes["handed"]), (9, 8));
-    assert_eq!(all.queues.len(), 1);
-    assert_eq!((all.queues[0].depth, all.queues[0].capacity), (7, 200));
+    let queues: Vec<_> = all
+        .queues
+        .iter()
+        .map(|q| (q.queue.as_str(), q.depth))
+        .collect();
+    assert_eq!(queues, [("flows", 7), ("door-bytes", 11)]);
+    assert_eq!(all.queues[0].capacity, 200);
     assert_eq!(all.verdict_seconds.counts, [2, 0]);
     assert_eq!(all.workers.len(), 2);
 }
