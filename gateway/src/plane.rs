@@ -34,9 +34,9 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Packets or super-packets that the kernel queues towards us. Measured: 128 makes a round trip
-/// beside a bulk upload no shorter, 64 and less make TCP send again.
-const TUN_QUEUE: u32 = 500;
+/// Packets or super-packets that the kernel queues towards us: room for a burst. What stands in it
+/// is the fair queue's affair.
+const TUN_QUEUE: u32 = postern_io::tun::DEFAULT_QUEUE;
 
 /// How long the flow log may take to write what is left when the gateway stops.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);

@@ -24,8 +24,7 @@ const _: () = assert!(HEADER + SUPER_PACKET <= fair::LARGE_BYTES);
 /// Reads in a turn, at most: small packets come one by one.
 pub const READS: usize = 128;
 
-/// Packets or super-packets that the kernel queues towards us, where nothing else is configured:
-/// its own default. With 32, other traffic waits half as long beside a TCP upload, but every
+/// Packets or super-packets that the kernel queues towards us: its own default. With 32, every
 /// second UDP packet is lost that comes in a burst or while we encrypt.
 pub const DEFAULT_QUEUE: u32 = 500;
 
