@@ -52,9 +52,9 @@ pub(crate) struct Handshakes {
     /// type and the index only, so that one core of load is a match for more of gateway.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     verify_every: u32,
-    /// Make so many initiations of each device before the clock starts, cookies included: then
-    /// load costs next to nothing, and no response is proved.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    /// Make so many initiations of each device before the clock starts, cookies included, and play
+    /// those: then load costs next to nothing, and no response is proved. A cookie lasts for 18.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=18))]
     prepare: u32,
 }
 
@@ -117,7 +117,10 @@ impl Handshakes {
         } else {
             play.verify_every = self.verify_every.into();
         }
-        play.rounds = self.rounds;
+        play.rounds = match (self.prepare, self.rounds) {
+            (0, rounds) | (rounds, 0) => rounds,
+            (ready, rounds) => ready.min(rounds),
+        };
         play.run(self.window, seconds)?;
         report::print(&play.outcome, output)?;
         if play.outcome.handshakes == 0 {
