@@ -32,7 +32,7 @@ def measure(stage: Stage) -> dict[str, float]:
     words = [
         str(stage.generator), "handshakes", "--to", f"{gateway}:{PORT}", "--gateway-key", stage.peer.gateway_key(),
         "--count", str(len(stage.devices)), "--seed", str(SEED), "--seconds", str(max(1, round(stage.seconds))),
-        "--from", SOURCES, "--verify-every", "16", "-o", "json"]  # fmt: skip
+        "--from", SOURCES, "--verify-every", "16", "--prepare", "18", "-o", "json"]  # fmt: skip
     outcome = json.loads(stage.world["laptop"].run(*words, timeout=60))
     if not outcome["handshakes"]:
         raise Failed(f"no handshake was answered: {outcome}")

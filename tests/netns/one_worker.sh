@@ -10,7 +10,7 @@ gateway_up "workers: 2"
 assert_eq "workers" 2 "$(metric postern_workers)"
 stop gateway
 
-WITHOUT=(setpriv --bounding-set=-bpf,-sys_admin --inh-caps=-bpf,-sys_admin)
+WITHOUT=(setpriv "--bounding-set=-bpf,-sys_admin" "--inh-caps=-bpf,-sys_admin")
 without() { in_ns gateway "${WITHOUT[@]}" "$GATEWAY_BIN" "$@" --config "$GW/gateway.yaml"; }
 
 step "a number that cannot be had is an error, which says what to do"
