@@ -202,7 +202,7 @@ impl Client {
         reply::clamp_mss(packet, self.mtu().into());
         let outcome = match self.peers.send(self.gateway, packet, out, now) {
             Ok(()) => {
-                self.path.used();
+                self.path.sent(packet.len(), now.mono);
                 Outcome::Passed
             }
             Err(DropReason::NoSession) => {
@@ -312,8 +312,9 @@ impl Client {
                 return Outcome::Consumed;
             }
         }
-        reply::clamp_mss(packet, self.mtu().into());
+        reply::clamp_mss(packet, self.path.mtu().into());
         out.commit_packet(len);
+        self.path.heard();
         Outcome::Passed
     }
 

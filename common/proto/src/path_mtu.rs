@@ -27,13 +27,17 @@ const ROUND_WAIT: [Duration; 4] = [
 const FIRST_ROUNDS: usize = 3;
 
 /// A tunnel in use has its MTU confirmed so often.
-pub const CONFIRM_EVERY: Duration = Duration::from_secs(10);
+pub const CONFIRM_EVERY: Duration = Duration::from_secs(5);
+/// And at once when nothing came back for so long after a packet that asks for an answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Larger ones do; bare acknowledgements and their like do not.
+const ASKS: usize = 128;
+/// But not sooner after the last time.
+const PAUSE: Duration = Duration::from_secs(2);
 /// And a larger one is tried so often (RFC 8899, section 5.1.1: PMTU_RAISE_TIMER).
 pub const RAISE_EVERY: Duration = Duration::from_secs(600);
 /// The next try after nothing was answered: whether the path is down, handshakes find out.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Two probings that refusals of our kernel start are at least so far apart.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// A probe that is to be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +78,10 @@ pub struct PathMtu {
     /// Such a probe was answered: the gateway knows it.
     told: bool,
     used: bool,
+    /// An answer to something that was sent is overdue then.
+    overdue: Mono,
+    /// No probing before that but for a new key or path, or the time.
+    rested: Mono,
     raised: Mono,
     refused: Mono,
 }
@@ -113,6 +121,8 @@ impl PathMtu {
             mtu_id: 0,
             told: false,
             used: false,
+            overdue: Mono::NEVER,
+            rested: Mono(0),
             raised: Mono(0),
             refused: Mono(0),
         }
@@ -141,9 +151,17 @@ impl PathMtu {
         self.begin(self.configured, now);
     }
 
-    /// A packet was sent.
-    pub fn used(&mut self) {
+    /// A packet of `len` bytes was sent.
+    pub fn sent(&mut self, len: usize, now: Mono) {
         self.used = true;
+        if len > ASKS && self.overdue == Mono::NEVER {
+            self.overdue = now + PATIENCE;
+        }
+    }
+
+    /// A packet came.
+    pub fn heard(&mut self) {
+        self.overdue = Mono::NEVER;
     }
 
     /// Our own kernel refused a datagram as too long.
@@ -153,8 +171,8 @@ impl PathMtu {
             State::Probing {
                 rounds: 1, until, ..
             } => *until = now,
-            State::Done { .. } if self.refused <= now => {
-                self.refused = now + REFUSAL_PAUSE;
+            State::Done { .. } if self.refused + PAUSE <= now => {
+                self.refused = now;
                 self.begin(self.mtu, now);
             }
             State::Idle | State::Probing { .. } | State::Done { .. } => {}
@@ -188,8 +206,19 @@ impl PathMtu {
     pub fn next_deadline(&self) -> Mono {
         match self.state {
             State::Probing { until, .. } => until,
-            State::Done { next } if self.used => next,
-            State::Done { .. } | State::Idle => Mono::NEVER,
+            State::Done { next } => {
+                let regular = if self.used { next } else { Mono::NEVER };
+                regular.min(self.alarm())
+            }
+            State::Idle => Mono::NEVER,
+        }
+    }
+
+    /// Silence is suspicious only where probes are answered.
+    fn alarm(&self) -> Mono {
+        match self.known {
+            Known::Nothing => Mono::NEVER,
+            Known::Passes | Known::TooSmall => self.overdue.max(self.rested),
         }
     }
 
@@ -217,6 +246,8 @@ impl PathMtu {
         self.mtu_id = self.next_id;
         self.told = false;
         self.used = false;
+        self.overdue = Mono::NEVER;
+        self.rested = now + PAUSE;
         self.state = State::Probing {
             rounds: 0,
             goal,

@@ -79,12 +79,13 @@ impl World {
         self.now = end;
     }
 
-    /// The tunnel is used all the time.
+    /// The tunnel is used all the time, by programs that are answered.
     fn run_used(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            self.path.used();
+            self.path.sent(1000, self.now);
             self.run(100 * MS);
+            self.path.heard();
         }
     }
 }
@@ -160,7 +161,7 @@ fn one_lost_probe_lowers_nothing_even_the_very_first() {
         world.path.start(world.now);
         let mut least = 1420;
         for _ in 0..300 {
-            world.path.used();
+            world.path.sent(100, world.now);
             world.run(50 * MS);
             least = least.min(world.path.mtu());
         }
@@ -179,7 +180,30 @@ fn a_black_hole_under_a_live_session_is_noticed() {
     world.run_used(5000 * MS);
     world.sent.clear();
     world.run_used(100_000 * MS);
+    assert!(world.sent.len() <= 20);
     assert!(!world.sent.is_empty() && world.sent.iter().all(|size| *size == 1328));
+}
+
+#[test]
+fn silence_after_a_request_is_looked_into_at_once() {
+    let mut world = World::connected(1420, 1420);
+    world.fits = 1328;
+    world.path.sent(1400, world.now);
+    world.run(1000 * MS + 1100 * MS);
+    assert_eq!(world.path.mtu(), 1328);
+
+    // A bare acknowledgement is never answered; nor is a request to somebody who is not there,
+    // but how often that is asked about is bounded.
+    world.run(3000 * MS);
+    world.sent.clear();
+    world.path.sent(52, world.now);
+    world.run(2000 * MS);
+    assert!(world.sent.is_empty(), "{:?}", world.sent);
+    for _ in 0..1000 {
+        world.path.sent(1328, world.now);
+        world.run(10 * MS);
+    }
+    assert!(world.sent.len() <= 5, "{:?}", world.sent);
 }
 
 #[test]
