@@ -83,8 +83,7 @@ pub fn compare(committed: &Committed, now: &[(String, PerPacket)]) -> (String, V
     for (name, cost) in now {
         let (before, change) = match committed.get(name) {
             Some((ours, allocations)) => {
-                // Without the negative zero.
-                let change = (cost.ours / ours - 1.0).max(-1.0) + 0.0;
+                let change = cost.ours / ours - 1.0;
                 if change > TOLERANCE {
                     faults.push(format!(
                         "{name} takes {:.1} instructions, {:.1} % more than the {ours:.1} committed",
@@ -98,7 +97,9 @@ pub fn compare(committed: &Committed, now: &[(String, PerPacket)]) -> (String, V
                         cost.allocations
                     ));
                 }
-                (format!("{ours:.1}"), format!("{:+.1} %", change * 100.0))
+                // Adding zero takes the sign off a negative one.
+                let percent = (change * 1000.0).round() / 10.0 + 0.0;
+                (format!("{ours:.1}"), format!("{percent:+.1} %"))
             }
             None => {
                 faults.push(format!("{name} has no committed count"));
