@@ -86,7 +86,13 @@ impl Net {
     /// Everything arrives once and in order, at this moment.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.is_lossless() && self.twice == 0 && self.late.0 == 0 && self.rooms.is_empty()
+        self.is_lossless() && self.is_in_order() && self.rooms.is_empty()
+    }
+
+    /// Nothing overtakes anything.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        self.twice == 0 && self.late.0 == 0
     }
 
     /// Nothing is lost but what is too long.
