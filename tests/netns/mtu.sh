@@ -20,6 +20,8 @@ transfer() {
   assert_ok "4 MB through the tunnel $*" in_ns laptop timeout 20 iperf3 -c $KUBE -n 4M "$@"
   echo "      4 MB $* after $(($(now_ms) - begin)) ms"
 }
+# The last half second of the download brought something.
+flowing() { tail -1 "$(log_of download)" | grep -q ' [1-9][0-9.]* [KM]bits/sec'; }
 both_ways() { transfer; transfer -R; }
 # The wire between the router and the gateway.
 wire_mtu() { in_ip inet link set gateway mtu "$1"; in_ip gateway link set wan mtu "$1"; }
@@ -59,9 +61,15 @@ table ip hole {
   chain through { type filter hook forward priority 0; ip frag-off & 0x3fff != 0 drop; }
 }
 NFT
+start download laptop iperf3 -c $KUBE -R -t 40 -b 10M -i 0.5 --forceflush
+wait_for 5 "a download" flowing
 wire_mtu 1400
-both_ways
+wait_for 5 "it to stall" eval '! flowing'
+wait_for 15 "it to go on" flowing
+assert_at_least "packets of the target that came back as too big" 1 "$(drops too-big)"
 wait_for 15 "1328, found" said 1328 found
+stop download
+both_ways
 roam 122
 both_ways
 wait_for 5 "1328, found" said 1328 found

@@ -159,10 +159,16 @@ pub fn control(data: &[u8]) {
     let Ok(message) = Message::parse(data) else {
         return;
     };
-    assert!(data.len() <= MAX_MESSAGE);
-    let Some(len) = message.write(gateway, device, &mut room) else {
+    let probe = matches!(message, Message::Probe { .. } | Message::ProbeAnswer { .. });
+    assert!(data.len() <= MAX_MESSAGE || probe && data.ends_with(&[0]));
+    let wanted = 28 + data.len();
+    let Some(len) = message.write_padded(gateway, device, wanted, &mut room) else {
         return;
     };
+    assert!(
+        len <= 28 + MAX_MESSAGE || len == wanted,
+        "{len} of {wanted}"
+    );
     let view = PacketView::parse(&room[..len]).expect("our own packet");
     let payload = control::payload(&view, device).expect("a control datagram");
     assert_eq!(Message::parse(payload), Ok(message));
