@@ -32,8 +32,12 @@ def measure(stage: Stage) -> dict[str, float]:
     words = [
         str(stage.generator), "handshakes", "--to", f"{gateway}:{PORT}", "--gateway-key", stage.peer.gateway_key(),
         "--count", str(len(stage.devices)), "--seed", str(SEED), "--seconds", str(max(1, round(stage.seconds))),
-        "--from", SOURCES, "--verify-every", "16", "--prepare", "18", "-o", "json"]  # fmt: skip
-    outcome = json.loads(stage.world["laptop"].run(*words, timeout=60))
-    if not outcome["handshakes"]:
-        raise Failed(f"no handshake was answered: {outcome}")
-    return {"handshakes": outcome["handshakes_per_s"]}
+        "--from", SOURCES, "--verify-every", "16", "-o", "json"]  # fmt: skip
+    best = 0.0
+    # Made ahead they cost the generator nothing; some daemons answer only those that are fresh.
+    for ahead in ([], ["--prepare", "18"]):
+        outcome = json.loads(stage.world["laptop"].run(*words, *ahead, timeout=60))
+        best = max(best, outcome["handshakes_per_s"] if outcome["handshakes"] else 0.0)
+    if not best:
+        raise Failed("no handshake was answered")
+    return {"handshakes": best}
