@@ -126,7 +126,12 @@ impl Packet {
         let ecn = self.bytes.iter().fold(0, mix) & 3;
         match self.what {
             What::Broken(_) => self,
-            _ => self.with_ecn(ecn),
+            What::Tcp(_)
+            | What::Udp { .. }
+            | What::Echo { .. }
+            | What::Error { .. }
+            | What::Control(_)
+            | What::Probe(_) => self.with_ecn(ecn),
         }
     }
 
