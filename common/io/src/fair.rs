@@ -41,6 +41,9 @@ pub const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Places for flows; those that share one share their turn.
 const FLOWS: usize = 256;
+/// Entries that a place for a flow keeps room for, while nothing waits in it: half a megabyte for
+/// all places.
+const KEPT: usize = 32;
 /// Bytes of a turn.
 const QUANTUM: i64 = 16 * 1024;
 /// Bytes of a turn of a flow whose host has very many.
@@ -75,7 +78,7 @@ pub struct Popped<M> {
     pub congested: bool,
 }
 
-/// Packets that found no room so far, by how many entries were thrown out for others.
+/// What happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FairStats {
     /// Entries thrown out because there was no room.
@@ -244,6 +247,7 @@ impl<M> Fair<M> {
                     self.old.push_back(place);
                 } else {
                     flow.in_line = false;
+                    flow.waiting.shrink_to(KEPT);
                     self.hosts[usize::from(flow.host)] -= 1;
                 }
                 continue;
