@@ -1,11 +1,13 @@
 //! Load for a gateway in a lab. Everything it does is bounded in count and in time, and goes only
 //! to the address that is given, which must be one that never leaves a lab.
 //!
-//!     postern-load enrol      --socket data/admin.sock --count 500 --seed 1 --group admins
-//!     postern-load handshakes --to 203.0.113.2:51820 --gateway-key KEY --count 500 --seed 1
-//!     postern-load flood      --to 203.0.113.2:51820 --gateway-key KEY --kind strangers --rate 20000
-//!     postern-load replay     --to 203.0.113.2:51820 --gateway-key KEY --inner 100.96.0.2,100.96.0.3 …
-//!     postern-load order run  --to 192.0.2.10:7001 --rate 20000
+//! ```text
+//! postern-load enrol      --socket data/admin.sock --count 500 --seed 1 --group admins
+//! postern-load handshakes --to 203.0.113.2:51820 --gateway-key KEY --count 500 --seed 1
+//! postern-load flood      --to 203.0.113.2:51820 --gateway-key KEY --kind strangers --rate 20000
+//! postern-load replay     --to 203.0.113.2:51820 --gateway-key KEY --inner 100.96.0.2,100.96.0.3 …
+//! postern-load order run  --to 192.0.2.10:7001 --rate 20000
+//! ```
 //!
 //! Keys come from a seed, so that the one who enrols devices and the one who plays them need to
 //! share a number only.
