@@ -37,6 +37,13 @@ fn receive_all(receiver: &mut UdpRx, wanted: usize) -> Vec<(Endpoint, Vec<u8>)> 
     got
 }
 
+/// Datagrams of one flow, which arrive in order: the first byte is the kind of message.
+fn numbered(number: u8, len: usize) -> Vec<u8> {
+    let mut datagram = vec![number; len];
+    datagram[0] = 0;
+    datagram
+}
+
 fn put(sender: &mut UdpTx, to: Endpoint, datagram: &[u8]) {
     sender.slot(to, datagram.len())[..datagram.len()].copy_from_slice(datagram);
     sender.commit(datagram.len(), Ecn::NotEct);
@@ -52,7 +59,7 @@ fn a_mixed_batch_arrives_whole_and_in_order_on_both_families() {
     ] {
         let to: Endpoint = SocketAddr::new(local, port).into();
         let sent: Vec<Vec<u8>> = (0..100u8)
-            .map(|number| vec![number; if number % 10 == 9 { 333 } else { 1452 }])
+            .map(|number| numbered(number, if number % 10 == 9 { 333 } else { 1452 }))
             .collect();
         for datagram in &sent {
             put(&mut sender, to, datagram);
@@ -97,7 +104,7 @@ fn marks_arrive_as_they_were_sent_in_runs_and_alone_on_both_families() {
             .chain(marks.into_iter().zip(100..))
             .collect();
         for (ecn, number) in &sent {
-            sender.slot(to, 900)[..900].fill(*number);
+            sender.slot(to, 900)[..900].copy_from_slice(&numbered(*number, 900));
             sender.commit(900, *ecn);
         }
         sender.flush();
@@ -115,7 +122,7 @@ fn marks_arrive_as_they_were_sent_in_runs_and_alone_on_both_families() {
             .unwrap();
             assert!(ready.udp(), "{} of {} came", got.len(), sent.len());
             let mut collect =
-                |_: Endpoint, ecn: Ecn, datagram: &mut [u8]| got.push((ecn, datagram[0]));
+                |_: Endpoint, ecn: Ecn, datagram: &mut [u8]| got.push((ecn, datagram[1]));
             receiver.receive(usize::MAX, &mut collect);
         }
         assert_eq!(got, sent);
@@ -302,10 +309,8 @@ fn each_half_can_be_switched_off_and_everything_still_arrives() {
         ] {
             let (before, calls_before) = (receiver.stats().messages, sender.stats().calls);
             for number in 0..20 {
-                // One flow: the first byte is the kind of message.
-                let mut datagram = [0; 1000];
-                datagram[1] = number;
-                put(&mut sender, SocketAddr::new(local, port).into(), &datagram);
+                let to = SocketAddr::new(local, port).into();
+                put(&mut sender, to, &numbered(number, 1000));
             }
             sender.flush();
             let got = receive_all(&mut receiver, 20);
