@@ -19,7 +19,6 @@ mod class;
 
 use postern_proto::now::Mono;
 use std::collections::VecDeque;
-use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 /// Super-packets that wait, at most: half a megabyte, a millisecond of encryption.
@@ -48,12 +47,6 @@ const KEPT: usize = 32;
 const QUANTUM: i64 = 16 * 1024;
 /// Bytes of a turn of a flow whose host has very many.
 const LEAST_QUANTUM: i64 = 1024;
-
-/// A seed for [`Class`]: random, so that nobody outside can aim at one place.
-#[must_use]
-pub fn seed() -> u64 {
-    RandomState::new().hash_one(0u8)
-}
 
 /// Whose turn a packet takes: a hash of its host (who gets a share) and of its flow (what is kept
 /// in order).

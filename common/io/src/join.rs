@@ -6,6 +6,7 @@
 //! never changes. Checksums are verified before joining, because the kernel believes a
 //! super-packet: a corrupt packet is passed on as it is, alone.
 
+use crate::hash;
 use crate::virtio::{HEADER, VnetHeader};
 use postern_proto::mtu::PACKET_ROOM;
 use std::io::IoSlice;
@@ -136,7 +137,6 @@ impl Joiner {
     /// An empty one. This is the only place that allocates.
     #[must_use]
     pub fn new(joinable: Joinable) -> Joiner {
-        use std::hash::{BuildHasher, RandomState};
         Joiner {
             joinable,
             arena: vec![0; ARENA].into_boxed_slice(),
@@ -145,7 +145,7 @@ impl Joiner {
             groups: Vec::with_capacity(MAX_PACKETS),
             newest: vec![Entry::default(); TABLE].into_boxed_slice(),
             stamp: 1,
-            seed: RandomState::new().hash_one(0u8) | 1,
+            seed: hash::seed(),
         }
     }
 

@@ -10,6 +10,7 @@
 pub mod checksum;
 pub mod clock;
 pub mod fair;
+mod hash;
 pub mod host;
 pub mod join;
 pub mod offload;

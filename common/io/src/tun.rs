@@ -1,6 +1,7 @@
 //! The TUN: super-packets in, super-packets out, and what to say when there is none.
 
 use crate::fair::{self, Class, Fair};
+use crate::hash;
 use crate::join::Joinable;
 use crate::offload::{Half, HalfState, Switches, Together};
 use crate::split::SuperPacket;
@@ -160,7 +161,7 @@ impl Tun {
             device: Arc::clone(&self.device),
             buffer: Fair::<u32>::spare(),
             waiting: Fair::default(),
-            seed: fair::seed(),
+            seed: hash::seed(),
             vnet,
             offload: self.read.state(0),
             stats: TunRxStats::default(),

@@ -1,6 +1,7 @@
 //! Who waits in line behind whom.
 
 use super::Class;
+use crate::hash::mix;
 
 impl Class {
     /// Of an inner packet: its host is where it goes to, its flow the 5-tuple as far as it has
@@ -51,12 +52,6 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
         word[..chunk.len()].copy_from_slice(chunk);
         mix(hash, u64::from_le_bytes(word))
     })
-}
-
-/// A folded multiplication: quick, and with a random seed nobody outside can aim at one place.
-fn mix(hash: u64, word: u64) -> u64 {
-    let wide = u128::from(hash ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xa076_1d64_78bd_642f;
-    (wide >> 64) as u64 ^ wide as u64
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::Joinable;
 use crate::checksum;
+use crate::hash::mix;
 use crate::virtio::{Gso, VnetHeader};
 
 pub(super) const TCP: u8 = 6;
@@ -34,13 +35,9 @@ pub(super) struct Shape {
 impl Flow {
     pub(super) fn hash(&self, seed: u64) -> usize {
         let (words, _) = self.addresses.as_chunks::<8>();
-        let mut hash = seed ^ u64::from(self.ports) ^ (u64::from(self.protocol) << 32);
-        for word in words {
-            let product = u128::from(hash ^ u64::from_ne_bytes(*word))
-                * u128::from(0x9e37_79b9_7f4a_7c15 ^ seed);
-            hash = (product >> 64) as u64 ^ product as u64;
-        }
-        hash as usize
+        let start = seed ^ u64::from(self.ports) ^ (u64::from(self.protocol) << 32);
+        let words = words.iter().map(|word| u64::from_ne_bytes(*word));
+        words.fold(start, mix) as usize
     }
 }
 

@@ -1,7 +1,8 @@
 //! The receiving half: GRO and recvmmsg.
 
 use super::Half;
-use crate::fair::{self, Class, Fair};
+use crate::fair::{Class, Fair};
+use crate::hash;
 use crate::offload::{self, HalfState, WhyNot};
 use postern_proto::ecn::Ecn;
 use postern_proto::now::Mono;
@@ -51,11 +52,17 @@ pub struct About {
 pub struct UdpRx {
     v4: Option<Half>,
     v6: Option<Half>,
+    v6_first: bool,
+    intake: Intake,
+}
+
+/// What both sockets fill.
+#[derive(Debug)]
+struct Intake {
     /// What the next messages are written into.
     buffers: [Box<[u8]>; RECEIVE_BUFFERS],
     waiting: Fair<About>,
     seed: u64,
-    v6_first: bool,
     stats: UdpRxStats,
 }
 
@@ -64,11 +71,13 @@ impl UdpRx {
         UdpRx {
             v4,
             v6,
-            buffers: std::array::from_fn(|_| Fair::<About>::spare()),
-            waiting: Fair::default(),
-            seed: fair::seed(),
             v6_first: false,
-            stats: UdpRxStats::default(),
+            intake: Intake {
+                buffers: std::array::from_fn(|_| Fair::<About>::spare()),
+                waiting: Fair::default(),
+                seed: hash::seed(),
+                stats: UdpRxStats::default(),
+            },
         }
     }
 
@@ -87,7 +96,7 @@ impl UdpRx {
     /// What was received so far.
     #[must_use]
     pub fn stats(&self) -> UdpRxStats {
-        self.stats
+        self.intake.stats
     }
 
     /// Whether the kernel joins datagrams for us.
@@ -110,25 +119,23 @@ impl UdpRx {
     /// What was received and not handed over yet.
     #[must_use]
     pub fn waiting(&self) -> &Fair<About> {
-        &self.waiting
+        &self.intake.waiting
     }
 
     /// Receives what the sockets have that are ready, as far as there is room.
     pub fn take_in(&mut self, ready: (bool, bool), now: Mono) {
         // In turns, so that neither leaves no room for the other.
         self.v6_first ^= true;
-        for v6 in [self.v6_first, !self.v6_first] {
-            let (ready, half) = if v6 {
-                (ready.1, &mut self.v6)
-            } else {
-                (ready.0, &mut self.v4)
-            };
-            let Some(socket) = half.take_if(|_| ready) else {
-                continue;
-            };
-            self.take_in_from(&socket, now);
-            let half = if v6 { &mut self.v6 } else { &mut self.v4 };
-            *half = Some(socket);
+        let mut sockets = [(&self.v4, ready.0), (&self.v6, ready.1)];
+        if self.v6_first {
+            sockets.reverse();
+        }
+        for (half, ready) in sockets {
+            if let Some(half) = half
+                && ready
+            {
+                self.intake.take_in(half, now);
+            }
         }
     }
 
@@ -139,9 +146,10 @@ impl UdpRx {
         now: Mono,
         mut handle: impl FnMut(Endpoint, Ecn, &mut [u8]),
     ) {
+        let Intake { waiting, stats, .. } = &mut self.intake;
         let (mut bytes, mut count) = (0, 0);
         while bytes < most && count < HANDED_OUT {
-            let Some(mut next) = self.waiting.pop(now) else {
+            let Some(mut next) = waiting.pop(now) else {
                 break;
             };
             bytes += next.len;
@@ -157,21 +165,23 @@ impl UdpRx {
                 if ecn == Ecn::NotEct {
                     let first = stride.min(message.len());
                     message = &mut message[first..];
-                    self.stats.shed += 1;
+                    stats.shed += 1;
                 } else {
                     ecn = Ecn::Ce;
-                    self.stats.marked += 1;
+                    stats.marked += 1;
                 }
             }
             for datagram in message.chunks_mut(stride) {
-                self.stats.datagrams += 1;
+                stats.datagrams += 1;
                 handle(from, ecn, datagram);
             }
-            self.waiting.recycle(next.buffer);
+            waiting.recycle(next.buffer);
         }
     }
+}
 
-    fn take_in_from(&mut self, half: &Half, now: Mono) {
+impl Intake {
+    fn take_in(&mut self, half: &Half, now: Mono) {
         for _ in 0..RECEIVE_CALLS {
             let room = self.waiting.room(now).min(RECEIVE_BUFFERS);
             if room == 0 {
