@@ -128,6 +128,16 @@ pub(crate) mod testing {
             std::panic::resume_unwind(panic);
         }
     }
+
+    /// Runs `ip` in the namespace of the test, and returns what it printed.
+    pub(crate) fn ip(line: &str) -> String {
+        let output = std::process::Command::new("ip")
+            .args(line.split(' '))
+            .output()
+            .expect("iproute2");
+        assert!(output.status.success(), "ip {line}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
 }
 
 #[cfg(test)]

@@ -243,17 +243,7 @@ fn failed(what: String, source: io::Error) -> HostError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::testing::in_namespace;
-    use std::process::Command;
-
-    fn ip(line: &str) -> String {
-        let output = Command::new("ip")
-            .args(line.split(' '))
-            .output()
-            .expect("iproute2");
-        assert!(output.status.success(), "ip {line}: {output:?}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
+    use crate::host::testing::{in_namespace, ip};
 
     fn net(text: &str) -> IpNet {
         text.parse().expect("a prefix")

@@ -1,6 +1,9 @@
 use super::*;
 use crate::clock::Clock;
-use crate::host::{drop_privileges, testing::in_namespace};
+use crate::host::{
+    drop_privileges,
+    testing::{in_namespace, ip},
+};
 use crate::offload::Switches;
 use crate::testing::Spec;
 use crate::tun::{DEFAULT_QUEUE, TunOptions, TunRx, TunTx};
@@ -9,7 +12,6 @@ use rustix::fs::Timespec;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::process::Command;
 use std::time::Duration;
 
 /// As [`Spec`] has it: the host is the destination, devices are 10.0.0.n and fdfd:…:fdnn.
@@ -24,14 +26,6 @@ fn device(v6: bool, number: u8) -> IpAddr {
     } else {
         [10, 0, 0, number].into()
     }
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "ip {arguments}"
-    );
 }
 
 /// Queues on an interface with addresses, in the namespace of the test.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::testing::in_namespace;
+use crate::host::testing::{in_namespace, ip};
 use crate::poll::{Sources, Waker};
 use crate::testing::Spec;
 use postern_proto::now::Mono;
@@ -90,16 +90,6 @@ fn write_all(writer: &mut TunTx, packets: &[Vec<u8>]) {
         writer.commit(packet.len());
     }
     writer.flush();
-}
-
-fn ip(arguments: &str) {
-    let status = std::process::Command::new("ip")
-        .args(arguments.split(' '))
-        .status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "ip {arguments}"
-    );
 }
 
 #[test]

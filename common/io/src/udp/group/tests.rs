@@ -1,6 +1,9 @@
 use super::*;
 use crate::clock::Clock;
-use crate::host::{drop_privileges, testing::in_namespace};
+use crate::host::{
+    drop_privileges,
+    testing::{in_namespace, ip},
+};
 use crate::udp::{UdpRx, UdpTx};
 use postern_proto::ecn::Ecn;
 use postern_proto::outbox::Endpoint;
@@ -16,14 +19,6 @@ const LOCALHOSTS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
     IpAddr::V6(Ipv6Addr::LOCALHOST),
 ];
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "ip {arguments}"
-    );
-}
 
 /// The receivers of the workers, and the last is the door's.
 fn receivers(group: UdpGroup) -> Vec<UdpRx> {
