@@ -1,6 +1,6 @@
 //! One record of every attempt: when it opens, when it ends, and when it is refused.
 //!
-//! The closing record stands by itself. Fields are stable: schema 1.
+//! The closing record stands by itself. Fields are stable: schema 2.
 
 use crate::flow::tcp::TcpState;
 use crate::identity::Who;
@@ -11,13 +11,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Version of the record's fields.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// One line of the flow log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,
+    /// A record about traffic; other lines of the log say other things.
+    pub kind: Kind,
     /// The gateway's name.
     pub gateway: Arc<str>,
     /// This run of the gateway.
@@ -58,9 +60,33 @@ pub struct Record {
     /// The policy's name for the destination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// What the target saw as the source. Only the kernel that translates knows it, so the engine
+    /// leaves it to whoever writes the record.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// What depends on the state.
     #[serde(flatten)]
     pub detail: Detail,
+}
+
+/// What a line of the log is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// An attempt to reach a target.
+    #[default]
+    Flow,
+}
+
+/// The source that a target saw: what joins its own logs to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Egress {
+    /// The gateway's address where it masquerades, the device's where it routes.
+    #[serde(rename = "egress_address")]
+    pub address: IpAddr,
+    /// The port that the kernel chose; the echo id for ICMP.
+    #[serde(rename = "egress_port")]
+    pub port: u16,
 }
 
 /// Which moment of an attempt a record is about.
@@ -195,6 +221,8 @@ pub enum CloseReason {
     Killed,
     /// The gateway stopped.
     Shutdown,
+    /// The gateway ended without a word. Its next run wrote the record; what passed is not known.
+    Crashed,
     /// The target never answered.
     Unanswered,
     /// The network said that the target cannot be reached.
@@ -216,6 +244,7 @@ impl CloseReason {
             CloseReason::GrantEnded => "grant-ended",
             CloseReason::Killed => "killed",
             CloseReason::Shutdown => "shutdown",
+            CloseReason::Crashed => "crashed",
             CloseReason::Unanswered => "unanswered",
             CloseReason::Error => "error",
         }

@@ -4,7 +4,9 @@ use super::Gateway;
 use crate::denials::Window;
 use crate::flow::{Flow, Slot};
 use crate::identity::Devices;
-use crate::record::{CloseReason, Closed, Decision, Denied, Detail, Opened, Record, SCHEMA, State};
+use crate::record::{
+    CloseReason, Closed, Decision, Denied, Detail, Kind, Opened, Record, SCHEMA, State,
+};
 use crate::settings::Settings;
 use postern_proto::fate::DropReason;
 use postern_proto::now::Now;
@@ -107,6 +109,7 @@ impl Gateway {
         let several = window.ports.len() > 1;
         let record = Record {
             schema: SCHEMA,
+            kind: Kind::Flow,
             gateway: self.log.gateway.clone(),
             boot: self.log.boot.clone(),
             worker: self.log.worker,
@@ -124,6 +127,7 @@ impl Gateway {
             dst_address: (!window.scan).then_some(attempt.destination.0),
             dst_port: attempt.destination.1,
             target: window.why.target,
+            egress: None,
             detail: Detail::Denied(Denied {
                 deny_reason: attempt.reason.as_str(),
                 failed_condition: window.why.condition,
@@ -172,6 +176,7 @@ fn flow_record(
     let who = devices.get(flow.peer)?.who.clone();
     Some(Record {
         schema: SCHEMA,
+        kind: Kind::Flow,
         gateway: log.gateway.clone(),
         boot: log.boot.clone(),
         worker: log.worker,
@@ -195,6 +200,7 @@ fn flow_record(
         target: flow
             .target
             .map(|target| flow.policy.target_name(target).to_owned()),
+        egress: None,
         detail,
     })
 }
