@@ -1,6 +1,7 @@
 //! Writes records: one thread, fed by a bounded channel, off the packet path. Loss is never
 //! silent: while the log cannot be written it says so, and what is lost is counted.
 
+pub mod event;
 mod file;
 
 use crate::api::FlowLogStatus;

@@ -264,6 +264,10 @@ impl Record {
     }
 }
 
-fn rfc3339<S: Serializer>(time: &Wall, to: S) -> Result<S::Ok, S::Error> {
+/// Writes a time as all lines of the log do: [`Wall::rfc3339`].
+///
+/// # Errors
+/// Those of the serializer.
+pub fn rfc3339<S: Serializer>(time: &Wall, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&time.rfc3339())
 }
