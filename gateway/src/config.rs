@@ -1,9 +1,15 @@
 //! gateway.yaml: `raw` is what the file may say, [`Config`] is what has been proved of it.
 //! All semantic errors are reported at once, each with its line and what to write instead.
 
+mod flow_log;
 mod prove;
 mod raw;
 mod units;
+
+pub use flow_log::{
+    Auth, FileConfig, FlowLogConfig, Hints, LokiConfig, LokiFormat, OtlpConfig, Privacy,
+    PushConfig, Sync, Treatment,
+};
 
 use crate::pool::Pool;
 use ipnet::IpNet;
@@ -12,7 +18,6 @@ use postern_proto::profile::HostPort;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Where the programs look for gateway.yaml unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/postern/gateway.yaml";
@@ -90,21 +95,6 @@ pub enum Workers {
     Auto,
     /// 1, 2, 4 or 8.
     Exactly(u8),
-}
-
-/// Where records go. At least one of `file` and `stdout`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlowLogConfig {
-    /// JSON lines, rotated.
-    pub file: Option<PathBuf>,
-    /// Bytes after which a new file is begun.
-    pub max_size: u64,
-    /// Age after which a new file is begun.
-    pub max_age: Duration,
-    /// Files kept, the current one included.
-    pub max_files: u32,
-    /// Also, or only, to standard output.
-    pub stdout: bool,
 }
 
 /// Bounds of the flow table.

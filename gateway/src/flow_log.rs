@@ -5,7 +5,7 @@ pub mod event;
 mod file;
 
 use crate::api::FlowLogStatus;
-use crate::config::FlowLogConfig;
+use crate::config::{FileConfig, FlowLogConfig};
 use file::RotatingFile;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -71,11 +71,11 @@ impl FlowLog {
         config: &FlowLogConfig,
     ) -> io::Result<(RecordSender<R>, FlowLog)> {
         let mut sinks = Vec::new();
-        if let Some(path) = &config.file {
-            let mut file = RotatingFile::new(path, config);
-            file.open()?;
-            sinks.push(Sink::File(Box::new(file)));
-        }
+        let file = config.file.clone();
+        let file = file.unwrap_or_else(|| FileConfig::at(config.dir.with_file_name("flows.jsonl")));
+        let mut file = RotatingFile::new(&file);
+        file.open()?;
+        sinks.push(Sink::File(Box::new(file)));
         if config.stdout {
             sinks.push(Sink::Stdout);
         }

@@ -209,13 +209,18 @@ pool_v6: {pool}/64
 # Prometheus metrics, /healthz and /readyz: ADDRESS:PORT, or `off`. There is no password on it.
 # metrics: 127.0.0.1:9478
 
-# One JSON object for every flow opened, closed or denied.
+# One JSON object for every flow opened, closed or denied. docs/exporters.md has every option.
 # flow_log:
-#   file: data/flows.jsonl      # or none, with `stdout: true`
-#   max_size: 64MiB
-#   max_age: 24h
-#   max_files: 30
+#   dir: data/flows             # the log itself
+#   sync: 250ms                 # longest that a record waits for the disk; or `always`
+#   segment_size: 64MiB
+#   keep_size: 10GiB            # then the oldest goes
+#   keep_age: 90d               # older ones go once every exporter has them
+#   privacy: {{ user: keep, device: keep, outer_address: keep, hints: keep }} # or hash, drop
 #   stdout: false
+#   file: none                  # a rotated copy for a log agent; with max_size: 64MiB,
+#                               # max_age: 24h, max_files: 30
+#                               # and loki, otlp: copies over HTTP
 
 # When records cannot be written: `deny-new` refuses new flows; `allow` counts what is lost.
 # on_log_failure: deny-new

@@ -1,11 +1,11 @@
 //! From what the file says to what holds. Every proof appends to one list of problems.
 
+mod flow_log;
 mod network;
 
-use super::raw::{Field, OneOrMany, Raw, RawFlowLog, RawLimits, RawLog, RawOffload};
-use super::{
-    Config, Egress, FlowLogConfig, Limits, LogConfig, OnLogFailure, Problem, Workers, units,
-};
+use super::raw::{Field, OneOrMany, Raw, RawLimits, RawLog, RawOffload};
+use super::{Config, Egress, Limits, LogConfig, OnLogFailure, Problem, Workers, units};
+use flow_log::flow_log;
 use network::{include, interface, pool};
 use postern_io::offload::Switches;
 use postern_proto::mtu::{DEFAULT_MTU, MAX_MTU, MIN_MTU};
@@ -13,7 +13,6 @@ use postern_proto::profile::HostPort;
 use serde_saphyr::Spanned;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The longest path that a unix socket address holds (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -258,52 +257,6 @@ fn metrics(p: &mut Vec<Problem>, raw: Field<String>) -> Option<SocketAddr> {
         format!("write {default}, or off"),
     );
     None
-}
-
-fn flow_log(
-    p: &mut Vec<Problem>,
-    raw: RawFlowLog,
-    folder: &Path,
-    data_dir: &Path,
-) -> FlowLogConfig {
-    let stdout = raw.stdout.unwrap_or(false);
-    let line = raw.file.as_ref().map_or(0, line_of);
-    let file = match raw.file {
-        Some(raw) if raw.value == "none" => None,
-        Some(raw) => Some(file(p, "flow_log.file", Some(raw), folder, "flows.jsonl")),
-        None => Some(data_dir.join("flows.jsonl")),
-    };
-    if file.is_none() && !stdout {
-        let problem = "records would go nowhere".into();
-        say(
-            p,
-            line,
-            "flow_log.file",
-            problem,
-            "write a path, or `stdout: true` beside it",
-        );
-    }
-    FlowLogConfig {
-        file,
-        max_size: parsed(
-            p,
-            "flow_log.max_size",
-            raw.max_size,
-            64 << 20,
-            "64MiB",
-            units::size,
-        ),
-        max_age: parsed(
-            p,
-            "flow_log.max_age",
-            raw.max_age,
-            Duration::from_secs(86_400),
-            "24h",
-            units::duration,
-        ),
-        max_files: number(p, "flow_log.max_files", raw.max_files, 30, 1..=10_000),
-        stdout,
-    }
 }
 
 fn parsed<T: Default + PartialEq>(

@@ -1,7 +1,7 @@
 //! What gateway.yaml may say, with the place of every value. Unknown fields are refused.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use std::fmt;
 
@@ -40,11 +40,62 @@ pub(super) struct Raw {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawFlowLog {
+    pub(super) dir: Field<String>,
+    pub(super) sync: Field<String>,
+    pub(super) segment_size: Field<String>,
+    pub(super) keep_size: Field<String>,
+    pub(super) keep_age: Field<String>,
+    pub(super) privacy: Option<RawPrivacy>,
+    pub(super) stdout: Option<bool>,
     pub(super) file: Field<String>,
     pub(super) max_size: Field<String>,
     pub(super) max_age: Field<String>,
     pub(super) max_files: Field<i64>,
-    pub(super) stdout: Option<bool>,
+    pub(super) loki: Field<RawLoki>,
+    pub(super) otlp: Field<RawOtlp>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPrivacy {
+    pub(super) user: Field<String>,
+    pub(super) device: Field<String>,
+    pub(super) outer_address: Field<String>,
+    pub(super) hints: Field<String>,
+}
+
+/// `password` and `bearer_token` are here only to say where they belong.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLoki {
+    pub(super) url: Field<String>,
+    pub(super) tenant: Field<String>,
+    pub(super) username: Field<String>,
+    pub(super) password: Field<IgnoredAny>,
+    pub(super) password_file: Field<String>,
+    pub(super) bearer_token: Field<IgnoredAny>,
+    pub(super) bearer_token_file: Field<String>,
+    pub(super) insecure: Option<bool>,
+    pub(super) ca_file: Field<String>,
+    pub(super) format: Field<String>,
+    pub(super) timeout: Field<String>,
+    pub(super) batch_bytes: Field<String>,
+    pub(super) batch_age: Field<String>,
+}
+
+/// `bearer_token` is here only to say where it belongs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOtlp {
+    pub(super) url: Field<String>,
+    pub(super) headers_file: Field<String>,
+    pub(super) bearer_token: Field<IgnoredAny>,
+    pub(super) bearer_token_file: Field<String>,
+    pub(super) insecure: Option<bool>,
+    pub(super) ca_file: Field<String>,
+    pub(super) timeout: Field<String>,
+    pub(super) batch_bytes: Field<String>,
+    pub(super) batch_age: Field<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,8 @@
 use super::*;
 use postern_io::offload::Half;
 
+mod flow_log;
+
 const LEAST: &str = "pool_v6: fd6a:3c1e:9d20:1::/64\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -32,8 +34,8 @@ fn defaults_are_good() {
         Path::new("/etc/postern/data/admin.sock")
     );
     assert_eq!(
-        config.flow_log.file.as_deref(),
-        Some(Path::new("/etc/postern/data/flows.jsonl"))
+        config.flow_log,
+        FlowLogConfig::at("/etc/postern/data/flows".into())
     );
     assert_eq!(config.on_log_failure, OnLogFailure::DenyNew);
     assert_eq!(config.metrics, "127.0.0.1:9478".parse().ok());
@@ -76,7 +78,7 @@ fn everything_wrong_is_said_at_once_with_its_line() {
          on_log_failure: ignore\n\
          include: [0.0.0.0/0, 10.0.0.1/8, bogus]\n\
          keepalive: often\n\
-         flow_log:\n  file: none\n  max_size: 64\n  max_files: 0\n\
+         flow_log:\n  file: data/f\n  max_size: 64\n  max_files: 0\n\
          limits:\n  flows: 100\n  flows_per_device: 200\n\
          log:\n  level: loud\n",
     );
@@ -100,7 +102,6 @@ fn everything_wrong_is_said_at_once_with_its_line() {
             (10, "include[1]"),
             (10, "include[2]"),
             (11, "keepalive"),
-            (13, "flow_log.file"),
             (14, "flow_log.max_size"),
             (15, "flow_log.max_files"),
             (18, "limits.flows_per_device"),

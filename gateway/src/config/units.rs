@@ -16,19 +16,20 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
         .ok_or("is no size")
 }
 
-/// `90s`, `30m`, `24h`, `7d`.
+/// `250ms`, `90s`, `30m`, `24h`, `7d`.
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     let (number, unit) = split(text);
-    let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err("is no duration"),
     };
     number
-        .and_then(|number| number.checked_mul(unit))
-        .map(Duration::from_secs)
+        .and_then(|number| number.checked_mul(millis))
+        .map(Duration::from_millis)
         .ok_or("is no duration")
 }
 
@@ -49,6 +50,7 @@ mod tests {
         assert_eq!(size("64MiB"), Ok(64 << 20));
         assert_eq!(size("1 GiB"), Ok(1 << 30));
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         for bad in ["", "64", "MiB", "-1MiB", "64MB", "99999999999999GiB"] {
             assert!(size(bad).is_err(), "{bad}");
         }

@@ -1,7 +1,7 @@
 //! A file that is begun anew by size and age; the older ones get numbers: `flows.jsonl.1` is the
 //! newest of them.
 
-use crate::config::FlowLogConfig;
+use crate::config::FileConfig;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -32,9 +32,9 @@ struct Open {
 }
 
 impl RotatingFile {
-    pub(super) fn new(path: &Path, config: &FlowLogConfig) -> Self {
+    pub(super) fn new(config: &FileConfig) -> Self {
         RotatingFile {
-            path: path.to_owned(),
+            path: config.path.clone(),
             max_size: config.max_size,
             max_age: config.max_age,
             max_files: config.max_files,

@@ -20,12 +20,13 @@ fn records(range: std::ops::Range<u64>) -> Vec<Record> {
 
 fn config(path: &Path) -> FlowLogConfig {
     FlowLogConfig {
-        file: Some(path.to_owned()),
-        max_size: 1 << 20,
-        max_age: Duration::from_secs(3600),
-        max_files: 5,
-        stdout: false,
+        file: Some(file(path)),
+        ..FlowLogConfig::at(path.with_file_name("flows"))
     }
+}
+
+fn file(path: &Path) -> FileConfig {
+    FileConfig::at(path.to_owned())
 }
 
 fn seqs(path: &Path) -> Vec<u64> {
@@ -78,7 +79,8 @@ fn a_full_file_gets_a_number_and_the_oldest_goes() {
     let folder = Scratch::new();
     let path = folder.path("flows.jsonl");
     let mut config = config(&path);
-    (config.max_size, config.max_files) = (100, 3);
+    let bounds = config.file.as_mut().expect("set");
+    (bounds.max_size, bounds.max_files) = (100, 3);
     let (sender, log) = FlowLog::start(&config).expect("starts");
     for seq in 0..20 {
         assert!(sender.offer(records(seq..seq + 1)).is_ok());
@@ -106,7 +108,7 @@ fn an_old_file_gets_a_number() {
     let folder = Scratch::new();
     let path = folder.path("flows.jsonl");
     let mut config = config(&path);
-    config.max_age = Duration::from_nanos(1);
+    config.file.as_mut().expect("set").max_age = Duration::from_nanos(1);
     let (sender, log) = FlowLog::start(&config).expect("starts");
     for seq in 0..2 {
         assert!(sender.offer(records(seq..seq + 1)).is_ok());
@@ -185,7 +187,7 @@ fn the_queue_is_bounded_and_gives_back_what_it_does_not_take() {
 fn a_file_that_is_taken_away_is_made_again() {
     let folder = Scratch::new();
     let path = folder.path("flows.jsonl");
-    let mut file = RotatingFile::new(&path, &config(&path));
+    let mut file = RotatingFile::new(&file(&path));
     let line = b"{\"seq\":1}\n{\"seq\":2}\n";
     // Half of the second line is in the old file when it is found to have moved.
     let mut done = 0;
