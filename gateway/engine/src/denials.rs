@@ -6,6 +6,7 @@
 //! the rest is counted in one window for each reason.
 
 use crate::identity::Who;
+use crate::words::Words;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::{Mono, Now, Wall};
@@ -71,7 +72,7 @@ pub struct Why {
     /// The policy that decided.
     pub policy: Arc<str>,
     /// The condition that failed.
-    pub condition: Option<String>,
+    pub condition: Option<Words>,
     /// The nearest rule that would have allowed.
     pub nearest: Option<String>,
     /// The policy's name for the destination.

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Mono;
 use postern_proto::peers::PeerId;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -30,17 +31,19 @@ pub struct Device {
 }
 
 /// The part of a record that says who.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Who {
-    /// The user, if the device is bound to one.
+    /// The user; absent for a machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The user's groups, sorted.
     pub groups: Vec<String>,
-    /// The device's name.
-    pub device: String,
-    /// The first 8 characters of its public key.
-    pub device_key: String,
+    /// The device's name. Never absent, unless the log is told not to keep it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The first 8 characters of its public key. Goes with the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_key: Option<String>,
 }
 
 /// What the engine keeps about a device.
@@ -75,8 +78,8 @@ impl DeviceState {
             who: Arc::new(Who {
                 user: device.user.clone(),
                 groups: groups.clone(),
-                device: device.name.clone(),
-                device_key: device.key.fingerprint(),
+                device: Some(device.name.clone()),
+                device_key: Some(device.key.fingerprint()),
             }),
             subject: Subject {
                 user: device.user.clone(),

@@ -24,3 +24,4 @@ pub mod policy;
 pub mod rate;
 pub mod record;
 pub mod settings;
+pub mod words;

@@ -4,8 +4,10 @@
 
 use crate::flow::tcp::TcpState;
 use crate::identity::Who;
+use crate::words::Words;
 use postern_proto::flow_key::Protocol;
 use postern_proto::now::Wall;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 pub const SCHEMA: u32 = 2;
 
 /// One line of the flow log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -31,6 +33,7 @@ pub struct Record {
     pub seq: u64,
     /// When the record was made.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub time: Wall,
     /// Which moment of the attempt this is.
     pub state: State,
@@ -43,10 +46,11 @@ pub struct Record {
     /// Who asked.
     #[serde(flatten)]
     pub who: Arc<Who>,
-    /// The device's address on the Internet at this moment.
+    /// Where the device was on the Internet at this moment; absent while nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_outer: Option<SocketAddr>,
+    pub client_outer: Option<Outer>,
     /// TCP, UDP or ICMP.
+    #[schemars(schema_with = "protocol")]
     pub protocol: Protocol,
     /// The device's inner address (the claimed one, for `spoofed-source`).
     pub src_address: IpAddr,
@@ -70,7 +74,7 @@ pub struct Record {
 }
 
 /// What a line of the log is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// An attempt to reach a target.
@@ -78,8 +82,18 @@ pub enum Kind {
     Flow,
 }
 
+/// The outer end of a device's tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Outer {
+    /// Address and port.
+    Address(#[schemars(with = "String")] SocketAddr),
+    /// What stands for the address in a log that must not keep it.
+    Pseudonym(String),
+}
+
 /// The source that a target saw: what joins its own logs to a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Egress {
     /// The gateway's address where it masquerades, the device's where it routes.
     #[serde(rename = "egress_address")]
@@ -90,7 +104,7 @@ pub struct Egress {
 }
 
 /// Which moment of an attempt a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Allowed, and its first packet forwarded.
@@ -102,7 +116,7 @@ pub enum State {
 }
 
 /// Allowed or denied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
     /// A rule permits it.
@@ -112,7 +126,7 @@ pub enum Decision {
 }
 
 /// The part of a record that depends on its state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Detail {
     /// Of an open record.
@@ -124,12 +138,13 @@ pub enum Detail {
 }
 
 /// What is known when a flow opens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Opened {
     /// Joins the open record of a flow to its closing one within a run.
     pub flow: u64,
     /// When its first packet came.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub start: Wall,
     /// Taken up in the middle, after a restart of the gateway.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -137,15 +152,17 @@ pub struct Opened {
 }
 
 /// What is known when a flow is over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Closed {
     /// Joins the open record of a flow to its closing one within a run.
     pub flow: u64,
     /// When its first packet came.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub start: Wall,
     /// When its last packet passed.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub end: Wall,
     /// From first to last packet, milliseconds.
     pub duration_ms: u64,
@@ -167,17 +184,17 @@ pub struct Closed {
     pub close_reason: CloseReason,
     /// For a flow that was cut: the condition that no longer holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub failed_condition: Option<String>,
+    pub failed_condition: Option<Words>,
 }
 
 /// What is known of a refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Denied {
     /// From the closed list of drop reasons.
     pub deny_reason: &'static str,
     /// The condition that failed, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub failed_condition: Option<String>,
+    pub failed_condition: Option<Words>,
     /// The rule that would have allowed, had that condition held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest_rule: Option<String>,
@@ -185,9 +202,11 @@ pub struct Denied {
     pub count: u64,
     /// The first of them.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub start: Wall,
     /// The last of them.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub end: Wall,
     /// The ports that were asked for, at most 16, when there were several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -198,7 +217,7 @@ pub struct Denied {
 }
 
 /// How a flow ended: a closed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CloseReason {
     /// Both ends said so.
@@ -270,4 +289,14 @@ impl Record {
 /// Those of the serializer.
 pub fn rfc3339<S: Serializer>(time: &Wall, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&time.rfc3339())
+}
+
+/// The schema of what [`rfc3339`] writes.
+pub fn date_time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "date-time" })
+}
+
+fn protocol(_: &mut SchemaGenerator) -> Schema {
+    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp].map(Protocol::as_str);
+    json_schema!({ "type": "string", "enum": all })
 }

@@ -11,13 +11,14 @@
 //! Numbers, times and words of closed lists only: nothing here names a person. The one free text
 //! is `error`, as the operating system words it.
 
-use postern_engine::record::{SCHEMA, rfc3339};
+use postern_engine::record::{SCHEMA, date_time, rfc3339};
 use postern_proto::now::Wall;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 
 /// One line of the log about the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LogEvent {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -29,6 +30,7 @@ pub struct LogEvent {
     pub boot: Arc<str>,
     /// When it was said.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub time: Wall,
     /// What happened.
     #[serde(flatten)]
@@ -36,7 +38,7 @@ pub struct LogEvent {
 }
 
 /// The kind of a [`LogEvent`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogKind {
     /// About the log itself.
@@ -45,7 +47,7 @@ pub enum LogKind {
 }
 
 /// What happened to the log; its name is in `event`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// The gateway started: the first line of a run.
@@ -69,7 +71,7 @@ pub enum Event {
 }
 
 /// See [`Event::Started`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Started {
     /// The program's version.
     pub version: Arc<str>,
@@ -83,7 +85,7 @@ pub struct Started {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Previous {
     /// There was none: the log begins.
@@ -95,7 +97,7 @@ pub enum Previous {
 }
 
 /// See [`Event::Repaired`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Repaired {
     /// `n` of the first line of the segment: its file's name.
     pub segment: u64,
@@ -104,7 +106,7 @@ pub struct Repaired {
 }
 
 /// See [`Event::Damaged`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Damaged {
     /// `n` of the first line of the segment: its file's name.
     pub segment: u64,
@@ -115,7 +117,7 @@ pub struct Damaged {
 }
 
 /// See [`Event::CrashedRun`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CrashedRun {
     /// The run that ended without a word (`boot` is the run that says so).
     pub crashed_boot: Arc<str>,
@@ -126,7 +128,7 @@ pub struct CrashedRun {
 }
 
 /// What became of the records of one worker in one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct WorkerCounts {
     /// The worker.
     pub worker: u8,
@@ -141,7 +143,7 @@ pub struct WorkerCounts {
 }
 
 /// See [`Event::Lost`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Lost {
     /// The worker that made them, in this `boot`.
     pub worker: u8,
@@ -157,38 +159,44 @@ pub struct Lost {
     pub last_seq: Option<u64>,
     /// When the first of them was lost.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub from: Wall,
     /// When the last of them was lost.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub to: Wall,
 }
 
 /// See [`Event::Unwritable`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Unwritable {
     /// When writing failed first.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub from: Wall,
     /// When it worked again.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub to: Wall,
     /// What the operating system said first.
     pub error: String,
 }
 
 /// See [`Event::ClockStepped`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ClockStepped {
     /// What the clock should have said, by the time that had passed.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub from: Wall,
     /// What it said.
     #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
     pub to: Wall,
 }
 
 /// See [`Event::Removed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Removed {
     /// `n` of the first line that is gone.
     pub from_n: u64,
@@ -201,7 +209,7 @@ pub struct Removed {
 }
 
 /// Why a segment was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Removal {
     /// All segments together were larger than `keep_size`.
@@ -211,7 +219,7 @@ pub enum Removal {
 }
 
 /// See [`Event::Stopped`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Stopped {
     /// Every worker of the run, in order.
     pub workers: Vec<WorkerCounts>,

@@ -2,6 +2,7 @@
 //! deadline applies, when it is over, and which sequence numbers a reset must carry.
 
 use postern_proto::packet::{Tcp, TcpFlags};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A reset this far from what is expected next is somebody's guess (or very late): it is passed
@@ -9,7 +10,7 @@ use serde::Serialize;
 const RESET_WINDOW: u32 = 1 << 20;
 
 /// The furthest state that a connection reached, as records name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TcpState {
     /// The device's SYN went out.

@@ -148,10 +148,10 @@ impl Gateway {
         let noted = self.denials.note(attempt, &device.who, now, || {
             let explained = self.policy.explain(&device.subject, &tuple(&key), now.wall);
             let (condition, nearest) = match own_words(attempt.reason) {
-                Some(words) => (Some(words.to_owned()), None),
+                Some(words) => (Some(words.into()), None),
                 None => match explained.nearest {
                     Some(nearest) => (Some(nearest.sentence()), Some(nearest.rule)),
-                    None => (Some("no rule allows anything".to_owned()), None),
+                    None => (Some("no rule allows anything".into()), None),
                 },
             };
             Why {
@@ -173,7 +173,12 @@ impl Gateway {
                 port: attempt.destination.1,
                 reason: attempt.reason.as_str().to_owned(),
                 rule: window.why.rule.clone(),
-                condition: window.why.condition.clone().unwrap_or_default(),
+                condition: window
+                    .why
+                    .condition
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
             })
         });
         self.record_denied(window, now);

@@ -5,13 +5,13 @@ use crate::denials::Window;
 use crate::flow::{Flow, Slot};
 use crate::identity::Devices;
 use crate::record::{
-    CloseReason, Closed, Decision, Denied, Detail, Kind, Opened, Record, SCHEMA, State,
+    CloseReason, Closed, Decision, Denied, Detail, Kind, Opened, Outer, Record, SCHEMA, State,
 };
 use crate::settings::Settings;
+use crate::words::Words;
 use postern_proto::fate::DropReason;
 use postern_proto::now::Now;
 use postern_proto::peers::{PeerId, Peers};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Records made and not taken yet. The shell takes them at the end of each turn, so the bound is
@@ -74,7 +74,7 @@ impl Gateway {
         &mut self,
         slot: Slot,
         reason: CloseReason,
-        failed_condition: Option<String>,
+        failed_condition: Option<Words>,
         now: Now,
     ) {
         let Some(flow) = self.flows.get(slot) else {
@@ -205,6 +205,7 @@ fn flow_record(
     })
 }
 
-fn outer(peers: &Peers, peer: PeerId) -> Option<SocketAddr> {
-    peers.peer(peer)?.endpoint().map(|endpoint| endpoint.remote)
+fn outer(peers: &Peers, peer: PeerId) -> Option<Outer> {
+    let endpoint = peers.peer(peer)?.endpoint()?;
+    Some(Outer::Address(endpoint.remote))
 }

@@ -8,6 +8,7 @@ use crate::flow::{CUT_MEMORY, Flow, Slot};
 use crate::identity::DeviceState;
 use crate::policy::Policy;
 use crate::record::CloseReason;
+use crate::words::Words;
 use postern_proto::control::Message;
 use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::{Mono, Now};
@@ -248,9 +249,11 @@ impl Gateway {
             let explained = self
                 .policy
                 .explain(&device.subject, &tuple(&flow.key), now.wall);
-            condition = explained
-                .nearest
-                .map(|nearest| format!("{}: {}", nearest.rule, nearest.sentence()));
+            condition = explained.nearest.map(|nearest| {
+                let mut words = Words::from(format!("{}: ", nearest.rule));
+                words.append(&nearest.sentence());
+                words
+            });
             rule = explained.rule;
         }
         self.record_closed(slot, reason, condition, now);

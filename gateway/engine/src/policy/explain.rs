@@ -3,6 +3,7 @@
 use super::address::Shown;
 use super::rule::{Action, Failing, Kind, NameId, Rule};
 use super::{Condition, Policy, PolicyHash, RuleId, Subject, SubjectIndex, Tuple, Verdict};
+use crate::words::{Name, Words};
 use postern_proto::flow_key::Protocol;
 use postern_proto::now::Wall;
 use serde::Serialize;
@@ -55,19 +56,19 @@ pub struct Failed {
     /// For programs.
     pub condition: Condition,
     /// For people: `group sre is required; ana@example.com has platform`.
-    pub sentence: String,
+    pub sentence: Words,
 }
 
 impl Nearest {
     /// What failed, in one line.
     #[must_use]
-    pub fn sentence(&self) -> String {
-        let failed: Vec<&str> = self
-            .failed
-            .iter()
-            .map(|one| one.sentence.as_str())
-            .collect();
-        failed.join("; ")
+    pub fn sentence(&self) -> Words {
+        let mut all = Words::default();
+        for (place, one) in self.failed.iter().enumerate() {
+            all.say(if place > 0 { "; " } else { "" })
+                .append(&one.sentence);
+        }
+        all
     }
 }
 
@@ -178,39 +179,39 @@ impl Policy {
         who: &Subject,
         to: &Tuple,
         denied_by: &str,
-    ) -> String {
-        let asker = who.user.as_deref().unwrap_or(&who.device);
-        let asker = if asker.is_empty() {
-            "the device"
-        } else {
-            asker
-        };
+    ) -> Words {
         match condition {
-            Condition::DeniedFirst => format!("denied first by rule \"{denied_by}\""),
+            Condition::DeniedFirst => format!("denied first by rule \"{denied_by}\"").into(),
             Condition::Group => {
-                let groups = listed(who.groups.iter(), "no group");
-                format!(
-                    "{}; {asker} has {groups}",
-                    self.required(Kind::Group, &rule.from.groups)
-                )
+                let mut words = self.required(Kind::Group, &rule.from.groups);
+                words.say("; ");
+                match (&who.user, who.device.as_str()) {
+                    (Some(user), _) => words.name(Name::User, user),
+                    (None, "") => words.say("the device"),
+                    (None, device) => words.name(Name::Device, device),
+                };
+                words
+                    .say(" has ")
+                    .append(&listed(who.groups.iter(), "no group"));
+                words
             }
             Condition::User => {
-                let user = who.user.as_deref().unwrap_or("nobody: it is a machine");
-                format!(
-                    "{}; the device belongs to {user}",
-                    self.required(Kind::User, &rule.from.users)
-                )
+                let mut words = self.required(Kind::User, &rule.from.users);
+                words.say("; the device belongs to ");
+                match &who.user {
+                    Some(user) => words.name(Name::User, user),
+                    None => words.say("nobody: it is a machine"),
+                };
+                words
             }
             Condition::Device => {
-                let device = if who.device.is_empty() {
-                    "not named"
-                } else {
-                    &who.device
+                let mut words = self.required(Kind::Device, &rule.from.devices);
+                words.say("; this one is ");
+                match who.device.as_str() {
+                    "" => words.say("not named"),
+                    device => words.name(Name::Device, device),
                 };
-                format!(
-                    "{}; this one is {device}",
-                    self.required(Kind::Device, &rule.from.devices)
-                )
+                words
             }
             Condition::Port => {
                 let here = rule.to.iter().filter_map(|id| self.destination(*id));
@@ -218,33 +219,36 @@ impl Policy {
                     here.partition(|at| at.addresses.contains(to.address));
                 let of = if near.is_empty() { far } else { near };
                 let ports = of.iter().flat_map(|at| at.ports.ranges());
-                format!("{} is not among {}", port(to), listed(ports, "nothing"))
+                format!("{} is not among {}", port(to), listed(ports, "nothing")).into()
             }
             Condition::Address => {
                 let here = rule.to.iter().filter_map(|id| self.destination(*id));
                 let nets = here
                     .flat_map(|at| at.addresses.written())
                     .map(|net| Shown(*net));
-                format!(
-                    "address {} is not among {}",
-                    to.address,
-                    listed(nets, "nothing")
-                )
+                let nets = listed(nets, "nothing");
+                format!("address {} is not among {nets}", to.address).into()
             }
         }
     }
 
-    fn required(&self, kind: Kind, names: &[NameId]) -> String {
-        let kind = match kind {
-            Kind::User => "user",
-            Kind::Group => "group",
-            Kind::Device => "device",
+    fn required(&self, kind: Kind, names: &[NameId]) -> Words {
+        let (kind, of) = match kind {
+            Kind::User => ("user", Some(Name::User)),
+            Kind::Group => ("group", None),
+            Kind::Device => ("device", Some(Name::Device)),
         };
-        let list = listed(names.iter().map(|id| self.names.shown(*id)), "nobody");
-        match names {
-            [_] => format!("{kind} {list} is required"),
-            _ => format!("one of the {kind}s {list} is required"),
-        }
+        let names_of_all = names.iter().map(|id| self.names.shown(*id));
+        let list = listed_as(names_of_all, "nobody", |words, name| match of {
+            Some(of) => words.name(of, name),
+            None => words.say(name),
+        });
+        let mut words = Words::from(match names {
+            [_] => format!("{kind} "),
+            _ => format!("one of the {kind}s "),
+        });
+        words.append(&list).say(" is required");
+        words
     }
 }
 
@@ -269,7 +273,15 @@ fn port(to: &Tuple) -> String {
 }
 
 /// The first few, each once, and how many more there are.
-fn listed<T: PartialEq + fmt::Display>(items: impl Iterator<Item = T>, none: &str) -> String {
+fn listed<T: PartialEq + fmt::Display>(items: impl Iterator<Item = T>, none: &str) -> Words {
+    listed_as(items, none, |words, item| words.say(&item.to_string()))
+}
+
+fn listed_as<T: PartialEq>(
+    items: impl Iterator<Item = T>,
+    none: &str,
+    say: impl for<'a> Fn(&'a mut Words, &T) -> &'a mut Words,
+) -> Words {
     let mut shown: Vec<T> = Vec::new();
     let mut more = 0usize;
     for item in items {
@@ -283,19 +295,17 @@ fn listed<T: PartialEq + fmt::Display>(items: impl Iterator<Item = T>, none: &st
         }
     }
     if shown.is_empty() {
-        return none.to_owned();
+        return none.into();
     }
-    let rest = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
-    shown
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
-        + &rest
+    let mut words = Words::default();
+    for (place, item) in shown.iter().enumerate() {
+        words.say(if place > 0 { ", " } else { "" });
+        say(&mut words, item);
+    }
+    if more > 0 {
+        words.say(&format!(" and {more} more"));
+    }
+    words
 }
 
 impl fmt::Display for Subject {

@@ -291,7 +291,7 @@ fn failed(policy: &Policy, who: &Subject, to: &str) -> Vec<String> {
     nearest
         .failed
         .into_iter()
-        .map(|failed| failed.sentence)
+        .map(|failed| failed.sentence.to_string())
         .collect()
 }
 
