@@ -1,9 +1,11 @@
-//! What Postern changes on the host, and puts back: routes, sysctls, one nftables table.
+//! What Postern changes on the host, and puts back: routes, sysctls, one nftables table. And what
+//! it asks it.
 //!
 //! | module | what it knows |
 //! |---|---|
 //! | [`routes`] | the kernel's routes and addresses, the path to an endpoint, route changes |
 //! | [`sysctl`] | `/proc/sys`, read and written |
+//! | [`conntrack`] | as whom the kernel sends a flow that it translates |
 //! | [`nft`] | the table `inet postern`, and other firewalls that drop what we forward |
 //! | [`gateway`] | a gateway's set-up as one value that is torn down or left for a successor |
 //! | [`mod@check`] | what would go wrong, said before it does |
@@ -20,6 +22,8 @@ pub mod record;
 #[cfg(target_os = "linux")]
 pub mod check;
 #[cfg(target_os = "linux")]
+pub mod conntrack;
+#[cfg(target_os = "linux")]
 pub mod gateway;
 #[cfg(target_os = "linux")]
 pub mod nft;
@@ -33,9 +37,10 @@ pub mod sysctl;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{check, gateway, privileges, routes};
+pub use elsewhere::{check, conntrack, gateway, privileges, routes};
 
 pub use check::{Finding, Severity, check};
+pub use conntrack::Conntrack;
 pub use gateway::{Egress, GatewayHost, GatewayHostConfig};
 pub use privileges::{drop_privileges, has_net_admin};
 

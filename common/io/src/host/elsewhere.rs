@@ -44,6 +44,35 @@ pub mod check {
     }
 }
 
+/// Connection tracking.
+pub mod conntrack {
+    use postern_proto::flow_key::FlowKey;
+    use std::io;
+    use std::net::SocketAddr;
+
+    /// A question to the connection tracker; never here.
+    #[derive(Debug)]
+    pub enum Conntrack {}
+
+    impl Conntrack {
+        /// # Errors
+        /// Always.
+        pub fn open() -> io::Result<Conntrack> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        /// # Errors
+        /// Never reached.
+        pub fn lookup(&mut self, _flow: FlowKey) -> io::Result<Option<SocketAddr>> {
+            match *self {}
+        }
+        /// # Errors
+        /// Never reached.
+        pub fn lookup_many(&mut self, _flows: &[FlowKey]) -> io::Result<Vec<Option<SocketAddr>>> {
+            match *self {}
+        }
+    }
+}
+
 /// A gateway's set-up.
 pub mod gateway {
     use crate::host::HostError;
