@@ -259,6 +259,16 @@ impl<'a> PacketView<'a> {
         }
     }
 
+    /// What a TCP segment carries; nothing for anything else.
+    #[must_use]
+    pub fn tcp_payload(&self) -> &'a [u8] {
+        let payload = self.tcp().map_or(0, |tcp| tcp.payload);
+        let at = usize::try_from(payload).map(|len| self.bytes.len().saturating_sub(len));
+        self.bytes
+            .get(at.unwrap_or(usize::MAX)..)
+            .unwrap_or_default()
+    }
+
     fn ports(&self) -> Option<(Protocol, u16, u16)> {
         match self.transport {
             Transport::Tcp(tcp) => Some((Protocol::Tcp, tcp.source_port, tcp.destination_port)),

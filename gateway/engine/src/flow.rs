@@ -6,6 +6,7 @@
 
 pub mod tcp;
 
+use crate::hint::Hint;
 use crate::policy::{Policy, RuleId, TargetId};
 use crate::record::CloseReason;
 use hashbrown::HashMap;
@@ -78,6 +79,8 @@ pub struct Flow {
     pub tcp: Option<TcpTrack>,
     /// Taken up in the middle after a restart.
     pub resumed: bool,
+    /// What its first bytes say of its protocol.
+    pub hint: Hint,
     /// Cut, and remembered until then: its record is written, its packets are refused.
     pub cut: Option<Mono>,
 }

@@ -25,6 +25,7 @@ pub use rejudge::Cut;
 use crate::counters::Counters;
 use crate::denials::Denials;
 use crate::flow::{Flow, FlowTable, Slot, TCP_IDLE};
+use crate::hint::Watches;
 use crate::identity::{Device, DeviceState, Devices};
 use crate::policy::{Policy, PolicyHash};
 use crate::record::{CloseReason, Record};
@@ -48,6 +49,7 @@ pub struct Gateway {
     peers: Peers,
     devices: Devices,
     flows: FlowTable,
+    hints: Watches,
     denials: Denials,
     policy: Arc<Policy>,
     policy_hash: Arc<str>,
@@ -85,6 +87,7 @@ impl Gateway {
             ),
             devices: Devices::new(settings.seed),
             flows: FlowTable::new(settings.limits.flows, settings.seed),
+            hints: Watches::default(),
             denials: Denials::default(),
             policy_hash: policy.hash().full().into(),
             policy: Arc::clone(&policy),
@@ -259,6 +262,12 @@ impl Gateway {
     #[must_use]
     pub fn flows(&self) -> &FlowTable {
         &self.flows
+    }
+
+    /// The flows whose first bytes are being read.
+    #[must_use]
+    pub fn hints(&self) -> &Watches {
+        &self.hints
     }
 
     /// The devices.

@@ -7,8 +7,9 @@
 //! 3. [`identity`]: whose device is that, and is the inner source its own address;
 //! 4. [`flow`]: a known flow, judged under the facts in force, goes on at once;
 //! 5. [`policy`]: anything else is judged; [`gateway`] remembers the verdict;
-//! 6. [`record`]: what was decided is written down, [`denials`] keeps a scan from flooding the log;
-//! 7. the packet is forwarded, or answered at once.
+//! 6. [`hint`]: what its first bytes say of its protocol is noticed, and changes nothing;
+//! 7. [`record`]: what was decided is written down, [`denials`] keeps a scan from flooding the log;
+//! 8. the packet is forwarded, or answered at once.
 //!
 //! There is no second road. A packet from a target needs a flow that a device opened.
 //!
@@ -19,6 +20,7 @@ pub mod counters;
 pub mod denials;
 pub mod flow;
 pub mod gateway;
+pub mod hint;
 pub mod identity;
 pub mod policy;
 pub mod rate;

@@ -185,6 +185,45 @@ pub struct Closed {
     /// For a flow that was cut: the condition that no longer holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_condition: Option<Words>,
+    /// What the first bytes showed of the protocol; none for what is not TCP, shows nothing, or
+    /// was taken up in the middle.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub hints: Option<Box<Hints>>,
+}
+
+/// What the first bytes of a TCP connection said in clear. Each end says what it likes: this is a
+/// hint for whoever reads the record, and no proof of anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Hints {
+    /// The protocol: `ssh` when either end says so, `tls` for a ClientHello, `http` for an HTTP/1
+    /// request line. Example: `"ssh"`.
+    pub app: App,
+    /// The SSH client's identification string (RFC 4253, section 4.2), at most 253 characters of
+    /// printable ASCII; `?` stands for any other byte. In closed records with `app` `ssh`, if the
+    /// client sent one. Example: `"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_client: Option<Box<str>>,
+    /// The SSH server's identification string, as `ssh_client`. Example: `"SSH-2.0-OpenSSH_9.6"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_server: Option<Box<str>>,
+    /// The host name that a TLS client asked for (RFC 6066, section 3), in lower case, at most 253
+    /// characters; with Encrypted Client Hello the outer one. In closed records with `app` `tls`,
+    /// if the client named one: none when it connects to an address. Example:
+    /// `"kubernetes.example.com"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_sni: Option<Box<str>>,
+}
+
+/// A protocol that first bytes give away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum App {
+    /// SSH.
+    Ssh,
+    /// TLS, whatever is inside.
+    Tls,
+    /// HTTP/1 in clear.
+    Http,
 }
 
 /// What is known of a refusal.

@@ -6,6 +6,7 @@ use super::road_in::Fate;
 use crate::denials::{Attempt, Noted, Why};
 use crate::flow::tcp::{TcpState, TcpTrack};
 use crate::flow::{Flow, Slot};
+use crate::hint::Hint;
 use crate::identity::DeviceState;
 use crate::policy::{RuleId, SubjectIndex, Tuple, Verdict};
 use crate::record::CloseReason;
@@ -66,6 +67,7 @@ impl Gateway {
                     packets_in: 0,
                     tcp,
                     resumed,
+                    hint: Hint::default(),
                     cut: None,
                 });
                 self.opened += 1;

@@ -77,7 +77,7 @@ impl Gateway {
         failed_condition: Option<Words>,
         now: Now,
     ) {
-        let Some(flow) = self.flows.get(slot) else {
+        let Some(flow) = self.flows.get_mut(slot) else {
             return;
         };
         let detail = Detail::Closed(Closed {
@@ -93,6 +93,7 @@ impl Gateway {
             tcp_state: flow.tcp.map(|tcp| tcp.state),
             close_reason: reason,
             failed_condition,
+            hints: self.hints.take(&mut flow.hint),
         });
         *self
             .counters

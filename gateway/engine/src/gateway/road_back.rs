@@ -170,6 +170,10 @@ impl Gateway {
             now,
         );
         if let (Some(track), Some(tcp)) = (&mut flow.tcp, view.tcp()) {
+            if flow.hint.is_open() {
+                self.hints
+                    .target_sent(&mut flow.hint, tcp, view.tcp_payload());
+            }
             let before = track.state;
             track.target_sent(tcp);
             if track.state != before {

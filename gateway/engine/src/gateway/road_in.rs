@@ -4,6 +4,7 @@
 use super::{Gateway, judge::Refusal};
 use crate::flow::tcp::TcpState;
 use crate::flow::{Slot, tcp::TcpTrack};
+use crate::hint::Hint;
 use crate::record::CloseReason;
 use postern_proto::control::{self, Message};
 use postern_proto::ecn::{Ecn, Mode};
@@ -244,6 +245,11 @@ impl Gateway {
             Ok(slot) => {
                 if let Some(flow) = self.flows.get_mut(slot) {
                     flow.count_out(view.bytes().len() as u64, 1, now);
+                    if let Some(syn) = view.tcp().filter(|_| !resumes) {
+                        flow.hint = Hint::opened_by(syn);
+                        self.hints
+                            .device_sent(&mut flow.hint, syn, view.tcp_payload());
+                    }
                 }
                 self.record_open(slot, now);
                 Fate::Forward {
@@ -265,6 +271,10 @@ impl Gateway {
         };
         flow.count_out(view.bytes().len() as u64, 1, now);
         if let (Some(track), Some(tcp)) = (&mut flow.tcp, view.tcp()) {
+            if flow.hint.is_open() {
+                self.hints
+                    .device_sent(&mut flow.hint, tcp, view.tcp_payload());
+            }
             let before = track.state;
             track.device_sent(tcp);
             if track.state != before {

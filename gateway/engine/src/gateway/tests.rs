@@ -11,6 +11,7 @@ use postern_proto::{mtu, reply};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+mod hints;
 mod path_mtu;
 
 const POLICY: &str = "
