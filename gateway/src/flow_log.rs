@@ -3,6 +3,7 @@
 
 pub mod event;
 mod file;
+pub mod privacy;
 
 use crate::api::FlowLogStatus;
 use crate::config::{FileConfig, FlowLogConfig};
@@ -367,5 +368,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod sample;
 #[cfg(test)]
 mod tests;

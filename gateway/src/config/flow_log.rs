@@ -41,9 +41,9 @@ pub enum Sync {
 /// What records do not say, whoever reads them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Privacy {
-    /// Name, issuer and groups of the user.
+    /// The user's name, also where a sentence says it. Groups are roles and stay.
     pub user: Treatment,
-    /// The device.
+    /// The device's name and the fingerprint of its key.
     pub device: Treatment,
     /// The device's address on the Internet.
     pub outer_address: Treatment,

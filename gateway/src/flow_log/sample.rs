@@ -1,0 +1,343 @@
+//! Records of every kind, made by a real engine: what tests and the documentation look at. The
+//! same each time.
+
+use super::event::{
+    ClockStepped, CrashedRun, Damaged, Event, LogEvent, Lost, Previous, Removal, Removed, Repaired,
+    Started, Stopped, Unwritable, WorkerCounts,
+};
+use postern_engine::gateway::Gateway;
+use postern_engine::identity::Device;
+use postern_engine::policy::Policy;
+use postern_engine::record::{Detail, Egress, Record};
+use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
+use postern_proto::ecn::Ecn;
+use postern_proto::keys::PrivateKey;
+use postern_proto::now::{Mono, Now, Wall};
+use postern_proto::outbox::{Endpoint, Outbox};
+use postern_proto::peers::{PeerId, Peers};
+use postern_proto::{mtu, reply};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything personal in the sample: no line may have any of it when nothing is to be kept.
+pub(super) const PERSONAL: [&str; 6] = [
+    "ana",
+    "bob",
+    "example.com",
+    "ci-runner",
+    "vault-1",
+    "198.51.100.",
+];
+
+const POLICY: &str = "
+version: 1
+targets:
+  kube-api: { addresses: [192.0.2.10], ports: [6443/tcp] }
+  nodes: { addresses: [192.0.2.32/28], ports: [22/tcp] }
+  backups: { addresses: [192.0.2.50], ports: [443/tcp] }
+  deploy: { addresses: [192.0.2.60], ports: [443/tcp] }
+rules:
+  - name: kubectl
+    action: allow
+    from: { groups: [platform] }
+    to: [kube-api]
+  - name: ssh to the nodes
+    action: allow
+    from: { users: [bob@example.com] }
+    to: [nodes]
+  - name: read backups
+    action: allow
+    from: { devices: [vault-1] }
+    to: [backups]
+  - name: deploy
+    action: allow
+    from: { groups: [sre] }
+    to: [deploy]
+";
+
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+const FIN: u8 = 1;
+const KUBE: (&str, u16) = ("192.0.2.10", 6443);
+const GATEWAY: &str = "203.0.113.1:51820";
+
+/// Records of every state, in the order in which they were made.
+pub(super) fn records() -> Vec<Record> {
+    let mut world = World::new();
+    let ana = ("100.96.0.2", 40_312);
+    // Taken up in the middle, as after a restart.
+    world.send(0, ana, KUBE, ACK, 500, 900);
+    world.reply(KUBE, ana, ACK | FIN, 900, 501);
+    world.send(0, ana, KUBE, ACK | FIN, 501, 901);
+    // One that opens and closes as it should.
+    let ana = ("100.96.0.2", 40_313);
+    world.send(0, ana, KUBE, SYN, 100, 0);
+    world.reply(KUBE, ana, SYN | ACK, 900, 101);
+    world.send(0, ana, KUBE, ACK, 101, 901);
+    world.wait(Duration::from_millis(1500));
+    world.reply(KUBE, ana, ACK | FIN, 901, 101);
+    world.send(0, ana, KUBE, ACK | FIN, 101, 902);
+    world.wait(Duration::from_secs(3));
+    // Refusals: for a user, a device, a group; and by a machine.
+    for to in ["192.0.2.33", "192.0.2.50", "192.0.2.60", "192.0.2.99"] {
+        let port = if to == "192.0.2.33" { 22 } else { 443 };
+        world.send(0, ana, (to, port), SYN, 100, 0);
+        world.send(1, ("100.96.0.3", 5000), (to, port), SYN, 100, 0);
+    }
+    for port in 1..=4 {
+        world.send(0, ana, ("192.0.2.60", port), SYN, 100, 0);
+    }
+    world.send(0, ("100.96.0.3", 5000), KUBE, SYN, 100, 0);
+    for host in 0..=255 {
+        world.send(0, ana, (&format!("192.0.3.{host}"), 22), SYN, 100, 0);
+    }
+    // A live flow whose rule goes, and one that lasts until the end.
+    world.send(0, ana, KUBE, SYN, 100, 0);
+    world.wait(Duration::from_secs(11));
+    let nobody = POLICY.replace("groups: [platform]", "users: [bob@example.com]");
+    world.gateway.set_policy(policy(&nobody), world.now.mono);
+    world.wait(Duration::from_millis(3));
+    world.gateway.set_policy(policy(POLICY), world.now.mono);
+    world.wait(Duration::from_secs(600));
+    world.handshake(0);
+    world.send(0, ("100.96.0.2", 40_314), KUBE, SYN, 100, 0);
+    world.gateway.shut_down(&mut Outs::default(), world.now);
+
+    let mut records = world.gateway.take_records();
+    for record in &mut records {
+        // What the engine leaves to the log's thread.
+        if !matches!(record.detail, Detail::Denied(_)) {
+            record.egress = Some(Egress {
+                address: ip("192.0.2.1"),
+                port: record.src_port,
+            });
+        }
+    }
+    records
+}
+
+/// One of each event.
+#[allow(dead_code)]
+pub(super) fn events() -> Vec<LogEvent> {
+    let time = Wall(1_795_323_643_120_000_000);
+    let later = Wall(time.0 + 1_880_000_000);
+    let counts = |made| WorkerCounts {
+        worker: 0,
+        made,
+        written: 40,
+        lost: made.map_or(0, |made| made - 40),
+    };
+    let events = [
+        Event::Started(Started {
+            version: "0.1.0".into(),
+            previous: Previous::Crashed,
+            previous_boot: Some("3".into()),
+            workers: 1,
+        }),
+        Event::Repaired(Repaired {
+            segment: 1,
+            cut_bytes: 212,
+        }),
+        Event::Damaged(Damaged {
+            segment: 1,
+            offset: 4096,
+            bytes: 512,
+        }),
+        Event::CrashedRun(CrashedRun {
+            crashed_boot: "3".into(),
+            workers: vec![counts(Some(42))],
+            flows_closed: 5,
+        }),
+        Event::Lost(Lost {
+            worker: 0,
+            count: 3,
+            flows: 2,
+            first_seq: Some(8),
+            last_seq: Some(10),
+            from: time,
+            to: later,
+        }),
+        Event::Unwritable(Unwritable {
+            from: time,
+            to: later,
+            error: "No space left on device (os error 28)".into(),
+        }),
+        Event::ClockStepped(ClockStepped {
+            from: later,
+            to: time,
+        }),
+        Event::Removed(Removed {
+            from_n: 1,
+            to_n: 70_012,
+            why: Removal::Size,
+            unacknowledged: 40,
+        }),
+        Event::Stopped(Stopped {
+            workers: vec![counts(Some(43))],
+            flows_seen: 24,
+            flows_written: 22,
+            flows_lost: 2,
+        }),
+    ];
+    let events = events.into_iter();
+    let event = |event| LogEvent::new(&"gw".into(), &"4".into(), later, event);
+    events.map(event).collect()
+}
+
+struct World {
+    gateway: Gateway,
+    now: Now,
+    laptops: Vec<(Peers, PeerId, SocketAddr)>,
+}
+
+impl World {
+    fn new() -> World {
+        let key = PrivateKey::from_random([1; 32]);
+        let now = Now {
+            mono: Mono(1_000_000_000_000),
+            wall: Wall(1_795_323_643_120_000_000),
+        };
+        let settings = Settings {
+            name: "gw".into(),
+            boot: "4".into(),
+            shard: Shard::default(),
+            addresses: vec![ip("100.96.0.1")],
+            pools: vec!["100.96.0.0/16".parse().expect("literal")],
+            mtu: 1420,
+            limits: Limits::default(),
+            on_log_failure: OnLogFailure::DenyNew,
+            seed: 7,
+            stopwatch: || 0,
+        };
+        let mut world = World {
+            gateway: Gateway::new(settings, &key, policy(POLICY), now),
+            now,
+            laptops: Vec::new(),
+        };
+        let devices = [
+            ("ana-laptop", Some("ana@example.com"), "platform"),
+            ("ci-runner", None, "robots"),
+        ];
+        for (n, (name, user, group)) in (0_u8..).zip(devices) {
+            let own = PrivateKey::from_random([10 + n; 32]);
+            let device = Device {
+                name: name.to_owned(),
+                user: user.map(str::to_owned),
+                groups: vec![group.to_owned()],
+                key: own.public(),
+                addresses: vec![ip(&format!("100.96.0.{}", n + 2))],
+            };
+            let added = world
+                .gateway
+                .add_device(device, None, None, &mut Outs::default(), now);
+            added.expect("new");
+            let mut peers = Peers::new(own, 0, 0, u64::from(n));
+            let there: SocketAddr = GATEWAY.parse().expect("literal");
+            let tunnel = postern_proto::tunnel::Settings::default();
+            let id = peers.add(key.public(), &tunnel, Some(there.into()));
+            let here = format!("198.51.100.{}:51820", n + 7);
+            let laptop = (peers, id.expect("one peer"), here.parse().expect("literal"));
+            world.laptops.push(laptop);
+            world.handshake(usize::from(n));
+        }
+        world
+    }
+
+    fn handshake(&mut self, laptop: usize) {
+        let mut out = Outs::default();
+        let (peers, gateway, _) = &mut self.laptops[laptop];
+        peers.initiate(*gateway, &mut out, self.now);
+        while !out.datagrams.is_empty() {
+            let back = self.deliver(laptop, out);
+            out = Outs::default();
+            let from: SocketAddr = GATEWAY.parse().expect("literal");
+            let (peers, ..) = &mut self.laptops[laptop];
+            for datagram in back.datagrams {
+                peers.receive(from.into(), Ecn::NotEct, &datagram, &mut out, self.now);
+            }
+        }
+    }
+
+    fn deliver(&mut self, laptop: usize, sent: Outs) -> Outs {
+        let mut out = Outs::default();
+        let from = self.laptops[laptop].2;
+        for datagram in sent.datagrams {
+            let gateway = &mut self.gateway;
+            gateway.from_network(from.into(), Ecn::NotEct, &datagram, &mut out, self.now);
+        }
+        out
+    }
+
+    fn send(
+        &mut self,
+        laptop: usize,
+        from: (&str, u16),
+        to: (&str, u16),
+        flags: u8,
+        seq: u32,
+        ack: u32,
+    ) {
+        let mut out = Outs::default();
+        let (peers, gateway, _) = &mut self.laptops[laptop];
+        let sent = peers.send(
+            *gateway,
+            &tcp(from, to, flags, seq, ack),
+            &mut out,
+            self.now,
+        );
+        sent.expect("has a session");
+        self.deliver(laptop, out);
+    }
+
+    fn reply(&mut self, from: (&str, u16), to: (&str, u16), flags: u8, seq: u32, ack: u32) {
+        let packet = tcp(from, to, flags, seq, ack);
+        let mut out = Outs::default();
+        let gateway = &mut self.gateway;
+        gateway.from_target(&packet, 1, packet.len(), &mut out, self.now);
+    }
+
+    fn wait(&mut self, step: Duration) {
+        self.now = self.now.after(step);
+        self.gateway.timeout(&mut Outs::default(), self.now);
+    }
+}
+
+fn tcp(from: (&str, u16), to: (&str, u16), flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+    let mut packet = vec![0; 64];
+    let (from, to) = ((ip(from.0), from.1), (ip(to.0), to.1));
+    let len = reply::tcp_reset(from, to, seq, Some(ack), &mut packet).expect("room");
+    packet.truncate(len);
+    packet[33] = flags;
+    packet
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("literal address")
+}
+
+fn policy(text: &str) -> Arc<Policy> {
+    Arc::new(Policy::parse(text).unwrap_or_else(|errors| panic!("{errors}")))
+}
+
+#[derive(Default)]
+struct Outs {
+    datagrams: Vec<Vec<u8>>,
+    datagram: Vec<u8>,
+    packet: Vec<u8>,
+}
+
+impl Outbox for Outs {
+    fn datagram(&mut self, _: Endpoint, room: usize) -> &mut [u8] {
+        self.datagram.resize(room, 0);
+        &mut self.datagram
+    }
+    fn commit_datagram(&mut self, len: usize, _: Ecn) {
+        self.datagrams.push(self.datagram[..len].to_vec());
+    }
+    fn packet(&mut self) -> &mut [u8] {
+        self.packet.resize(mtu::PACKET_ROOM, 0);
+        &mut self.packet
+    }
+    fn commit_packet(&mut self, _: usize) {}
+}
