@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The queries of dashboards and alerts against a real Prometheus, a real gateway and its records (topology: ../netns/lib.sh).
+#
+#   live.sh FOLDER_WITH_NODE_MODULES
+HOSTS=(inet gateway cluster laptop stock)
+source "$(dirname "$0")/../netns/lib.sh" || exit 1
+HERE=$REPO/tests/observability DOCS=$REPO/docs/observability PROMETHEUS=http://127.0.0.1:9090
+MODULES=${1:?the folder with node_modules}
+test_begin
+world_up
+services_up
+stream_server $KUBE 7000
+
+step "a gateway, devices, and Prometheus with the configuration of the documents"
+gateway_up "$(printf 'flow_log: { file: %s }' "$W/host/gateway/agent.jsonl")"
+mkdir "$W/prometheus"
+sed 's/\(_interval:\) 15s/\1 500ms/' "$DOCS/prometheus.yml" >"$W/prometheus/prometheus.yml"
+cp "$DOCS/alerts.yml" "$W/prometheus/"
+start prometheus gateway prometheus --config.file="$W/prometheus/prometheus.yml" --storage.tsdb.path="$W/prometheus/data" \
+  --web.listen-address=127.0.0.1:9090
+client_up laptop ana-laptop ana@example.com admins
+stock_client stock eve-phone eve@example.com visitors 198.18.4.0/23
+scraped() { in_ns gateway curl -sfG "$PROMETHEUS/api/v1/query" --data-urlencode 'query=up{job="postern"} == 1' | grep -q '"value"'; }
+wait_for 20 "Prometheus to scrape the gateway" scraped
+
+step "what a day brings: work, refusals, a scan, a policy that cuts"
+work() { in_ns laptop kubectl --kubeconfig "$W/kube/config" get pods >/dev/null && ssh_in laptop $KUBE true; }
+assert_ok "kubectl and ssh" work
+follow talk laptop $KUBE 7000 talk
+wait_for 5 "the stream" grep -q ready "$(log_of talk)"
+assert_probe laptop refused 1000 tcp $KUBE 8080
+in_ns stock "$PYTHON" "$NETNS_DIR/probe.py" scan 198.18.4.0/23 22 128 >"$W/log/scan.log"
+policy_without 'the lab' | policy_put
+wait_for 5 "the stream to be cut" gone "$(pid_of talk)"
+policy | policy_put
+wait_record "the cut" '.close_reason == "policy"'
+wait_record "the scan" '.scan == true' 15
+assert_ok "kubectl and ssh, again" work
+assert_probe laptop refused 1000 tcp $KUBE 8080
+
+step "every PromQL has data, and no alert fires"
+in_ns gateway curl -sf "$METRICS/metrics" >"$W/metrics" || fail "/metrics to answer" "nothing"
+in_ns gateway "$PYTHON" "$HERE/live.py" "$PROMETHEUS" "$W/metrics" >"$W/answer" || fail "the queries to hold" "$(cat "$W/answer")"
+sed 's/^/      /' "$W/answer"
+
+step "every LogQL names what these records have"
+records true >"$W/records.jsonl"
+"$PYTHON" "$HERE/dashboards.py" "$MODULES" "$W/records.jsonl" >"$W/answer" || fail "the queries to hold" "$(cat "$W/answer")"
+sed 's/^/      /' "$W/answer"
+assert_clean_logs
+test_ok
