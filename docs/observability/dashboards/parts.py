@@ -46,7 +46,8 @@ def series(title, description, queries, unit="short", width=12, stack=False, bar
     if more.get("steps"):
         custom["thresholdsStyle"] = {"mode": "line"}
     defaults = {"custom": custom, "min": 0, "color": {"mode": "palette-classic"}, **more.pop("defaults", {})}
-    options = {"legend": {"calcs": list(calcs), "displayMode": "table", "placement": "bottom", "showLegend": True},
+    options = {"legend": {"calcs": list(calcs), "displayMode": "table" if width >= 8 else "list", "placement": "bottom",
+                          "showLegend": True},
                "tooltip": {"mode": "multi", "sort": "desc"}}
     return panel("timeseries", title, description, queries, unit, width, defaults=defaults, options=options, **more)
 
@@ -76,7 +77,9 @@ def top(title, description, query, what, unit="short", value="Attempts", width=8
 
 def lines(title, description, expr, columns, units=None, width=24):
     """A table of records, newest first. `columns`: label to heading; the labels are those that `expr` leaves."""
-    widths = {"time": 190, "gateway": 110, "attempts": 90, "dst_port": 80, "protocol": 80}
+    widths = {"time": 185, "gateway": 100, "user": 170, "device": 130, "target": 120, "dst_address": 130, "dst_port": 65,
+              "protocol": 80, "rule": 160, "close_reason": 100, "deny_reason": 120, "duration_ms": 90, "bytes_out": 90,
+              "bytes_in": 100, "attempts": 90}
     overrides = [{"matcher": {"id": "byName", "options": columns[label]},
                   "properties": [{"id": "custom.width", "value": wide}]} for label, wide in widths.items() if label in columns]
     overrides += [{"matcher": {"id": "byName", "options": columns[label]}, "properties": [{"id": "unit", "value": unit}]}
