@@ -14,6 +14,7 @@
 pub mod cursor;
 pub mod index;
 pub mod line;
+pub mod query;
 pub mod reader;
 pub mod segment;
 pub mod spool;
