@@ -14,6 +14,7 @@
 pub mod cursor;
 pub mod index;
 pub mod line;
+pub mod proof;
 pub mod query;
 pub mod reader;
 pub mod segment;
@@ -22,6 +23,7 @@ pub mod storage;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
+pub mod verify;
 
 mod blocks;
 #[cfg(test)]

@@ -1,0 +1,344 @@
+use super::*;
+use crate::line::{Line, seal};
+use crate::scratch::Scratch;
+use crate::segment::name;
+use proptest::prelude::*;
+
+const RUN: &str = r#""gateway":"gw","boot":"77""#;
+
+/// Lines of a log: what the gateway would write.
+fn bodies(count: u64) -> Vec<String> {
+    let started = format!(r#"{{"kind":"log",{RUN},"event":"started","workers":2}}"#);
+    let record = |i: u64| {
+        let (worker, seq) = (i % 2, i / 2 + 1);
+        format!(
+            r#"{{"schema":2,"kind":"flow",{RUN},"worker":{worker},"seq":{seq},"rule":"r{i}","groups":["a"]}}"#
+        )
+    };
+    std::iter::once(started)
+        .chain((0..count).map(record))
+        .collect()
+}
+
+/// Seals them from `n` = 1 on, each with its `\n`.
+fn chain(bodies: &[String]) -> Vec<Vec<u8>> {
+    let mut prev = Hash::ZERO;
+    let mut lines = Vec::new();
+    for (body, n) in bodies.iter().zip(1..) {
+        let mut line = Vec::new();
+        prev = seal(body.as_bytes(), n, prev, &mut line);
+        lines.push(line);
+    }
+    lines
+}
+
+/// Writes lines as segments of `per` lines each, and verifies the folder.
+fn judge(lines: &[Vec<u8>], per: usize, anchor: Option<Head>) -> Result<Verified, Fault> {
+    let scratch = Scratch::new();
+    for (segment, first) in lines.chunks(per).zip((1..).step_by(per)) {
+        std::fs::write(scratch.path().join(name(first)), segment.concat()).unwrap();
+    }
+    judge_folder(scratch.path(), anchor)
+}
+
+fn judge_folder(dir: &Path, anchor: Option<Head>) -> Result<Verified, Fault> {
+    match folder(dir, anchor, &mut |_| {}) {
+        Ok(verified) => Ok(verified),
+        Err(VerifyError::Fault(fault)) => {
+            assert!(!fault.to_string().is_empty());
+            Err(*fault)
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn what(lines: &[Vec<u8>]) -> (u64, What) {
+    let fault = judge(lines, 1000, None).unwrap_err();
+    (fault.n, fault.what)
+}
+
+#[test]
+fn a_good_log_is_summed_up() {
+    let lines = chain(&bodies(20));
+    let verified = judge(&lines, 5, None).unwrap();
+    let last = lines[20].strip_suffix(b"\n").unwrap();
+    assert_eq!(
+        verified,
+        Verified {
+            first_n: 1,
+            last_n: 21,
+            lines: 21,
+            head: Head {
+                n: 21,
+                hash: Hash::of(last)
+            },
+            prev_of_first: Hash::ZERO,
+            bytes: lines.concat().len() as u64,
+            stated_losses: 0,
+            unstated_losses: 0,
+            unfinished: 0,
+        }
+    );
+}
+
+#[test]
+fn each_fault_has_its_name() {
+    let good = chain(&bodies(10));
+    let mut gone = good.clone();
+    gone.drain(3..5);
+    assert_eq!(what(&gone), (4, What::Missing { to: 5 }));
+    let mut twice = good.clone();
+    twice.insert(4, good[3].clone());
+    assert_eq!(what(&twice), (4, What::Duplicated));
+    let mut swapped = good.clone();
+    swapped.swap(5, 6);
+    assert_eq!(what(&swapped), (6, What::Reordered));
+    let mut torn = good.clone();
+    torn[5].truncate(40);
+    torn[5].push(b'\n');
+    assert_eq!(what(&torn), (6, What::Torn));
+    let mut changed = good.clone();
+    changed[5] = String::from_utf8(good[5].clone())
+        .unwrap()
+        .replace("r4", "r9")
+        .into();
+    assert_eq!(what(&changed), (6, What::Checksum));
+    let mut forged = good.clone();
+    let prev = Line::parse(good[5].strip_suffix(b"\n").unwrap())
+        .unwrap()
+        .prev;
+    forged[5].clear();
+    seal(b"{\"forged\":1}", 6, prev, &mut forged[5]);
+    assert_eq!(what(&forged), (6, What::Changed));
+    let mut other = good.clone();
+    other[5] = b"Nov 22 11:00:00 gw sshd[1]: hello\n".to_vec();
+    assert_eq!(what(&other), (6, What::NotALine));
+    let mut endless = good.clone();
+    endless[5] = [vec![b'x'; 200_000], vec![b'\n']].concat();
+    assert_eq!(what(&endless), (6, What::NotALine));
+    let mut first = good.clone();
+    first.remove(0);
+    assert_eq!(what(&first), (1, What::Missing { to: 1 }));
+}
+
+#[test]
+fn a_fault_names_its_file_and_line() {
+    let mut lines = chain(&bodies(20));
+    lines[12][9] ^= 1;
+    let fault = judge(&lines, 5, None).unwrap_err();
+    assert!(fault.file.ends_with(name(11)), "{fault}");
+    assert_eq!((fault.line, fault.n), (3, 13));
+}
+
+#[test]
+fn a_missing_or_misnamed_segment_is_found() {
+    let lines = chain(&bodies(20));
+    let scratch = Scratch::new();
+    for (segment, first) in lines.chunks(7).zip([1, 8, 15]) {
+        std::fs::write(scratch.path().join(name(first)), segment.concat()).unwrap();
+    }
+    let path = |first| scratch.path().join(name(first));
+    std::fs::rename(path(8), path(9)).unwrap();
+    let fault = judge_folder(scratch.path(), None).unwrap_err();
+    assert_eq!((fault.n, fault.what), (8, What::Misnamed));
+    std::fs::remove_file(path(9)).unwrap();
+    let fault = judge_folder(scratch.path(), None).unwrap_err();
+    assert_eq!((fault.n, fault.what), (8, What::Missing { to: 14 }));
+    // What retention does.
+    std::fs::remove_file(path(1)).unwrap();
+    let verified = judge_folder(scratch.path(), None).unwrap();
+    assert_eq!((verified.first_n, verified.lines), (15, 7));
+    assert_ne!(verified.prev_of_first, Hash::ZERO);
+    std::fs::remove_file(path(15)).unwrap();
+    assert!(matches!(
+        folder(scratch.path(), None, &mut |_| {}),
+        Err(VerifyError::Nothing(_))
+    ));
+}
+
+#[test]
+fn only_an_anchor_finds_what_is_missing_at_the_end() {
+    let lines = chain(&bodies(20));
+    let head = judge(&lines, 5, None).unwrap().head;
+    assert_eq!(judge(&lines, 5, Some(head)).unwrap().head, head);
+    for keep in [1, 5, 19, 20] {
+        let last = keep as u64;
+        assert_eq!(judge(&lines[..keep], 5, None).unwrap().last_n, last);
+        let fault = judge(&lines[..keep], 5, Some(head)).unwrap_err();
+        assert_eq!((fault.n, fault.what), (21, What::Shortened { last }));
+    }
+    // A chain made anew is whole, and another one.
+    let mut bodies = bodies(20);
+    bodies[3] = "{\"forged\":1}".into();
+    let forged = chain(&bodies);
+    assert!(judge(&forged, 5, None).is_err(), "a record is missing");
+    bodies[3] = r#"{"boot":"77","kind":"flow","worker":0,"seq":2,"rule":"other"}"#.into();
+    let forged = chain(&bodies);
+    judge(&forged, 5, None).unwrap();
+    let fault = judge(&forged, 5, Some(head)).unwrap_err();
+    assert_eq!((fault.n, fault.what), (21, What::NotTheAnchor));
+}
+
+#[test]
+fn a_last_line_without_an_end_is_stated() {
+    let lines = chain(&bodies(20));
+    let mut torn = lines.clone();
+    torn[20].pop();
+    let verified = judge(&torn, 5, None).unwrap();
+    assert_eq!(verified.last_n, 20);
+    assert_eq!(verified.unfinished, torn[20].len() as u64);
+    // Nowhere else.
+    let mut torn = lines;
+    torn[9].pop();
+    assert_eq!(judge(&torn, 5, None).unwrap_err().what, What::Torn);
+}
+
+#[test]
+fn a_missing_record_must_be_stated() {
+    let record = |seq: u64| format!(r#"{{"kind":"flow",{RUN},"worker":1,"seq":{seq}}}"#);
+    let log = |event: &str| format!(r#"{{"kind":"log",{RUN},{event}}}"#);
+    let started = log(r#""event":"started","workers":2"#);
+    let lost = |count: u64| log(&format!(r#""event":"lost","worker":1,"count":{count}"#));
+    let verdict = |bodies: &[String]| judge(&chain(bodies), 1000, None);
+    let gap = [started.clone(), record(1), record(5), record(6)];
+    let fault = verdict(&gap).unwrap_err();
+    let unstated = |from, to| What::Unstated {
+        boot: "77".into(),
+        worker: 1,
+        from,
+        to,
+    };
+    assert_eq!((fault.line, fault.n, fault.what), (3, 3, unstated(2, 4)));
+    // Stated before or after, at once or bit by bit.
+    for told in [vec![lost(3)], vec![lost(1), lost(2)]] {
+        let before = [&gap[..2], &told[..], &gap[2..]].concat();
+        let after = [&gap[..], &told[..]].concat();
+        assert_eq!(verdict(&before).unwrap().stated_losses, 3);
+        assert_eq!(verdict(&after).unwrap().unstated_losses, 0);
+    }
+    // Not enough, or of another worker or run.
+    for told in [
+        lost(2),
+        lost(3).replace(r#""worker":1"#, r#""worker":0"#),
+        lost(3).replace("77", "78"),
+    ] {
+        let bodies = [&gap[..], &[told]].concat();
+        assert_eq!(verdict(&bodies).unwrap_err().what, unstated(2, 4));
+    }
+    // Lines that sum up a run.
+    let sums = r#""workers":[{"worker":0,"written":0,"lost":0},{"worker":1,"written":3,"lost":3}]"#;
+    let stopped = log(&format!(r#""event":"stopped",{sums}"#));
+    verdict(&[&gap[..], &[stopped]].concat()).unwrap();
+    let crashed = log(&format!(
+        r#""event":"crashed-run","crashed_boot":"77",{sums}"#
+    ));
+    let crashed = crashed.replace(r#""boot":"77","event""#, r#""boot":"78","event""#);
+    verdict(&[&gap[..], &[crashed]].concat()).unwrap();
+    // The first records of a run are missing.
+    let fault = verdict(&[started, record(3)]).unwrap_err();
+    assert_eq!(fault.what, unstated(1, 2));
+    // Order within a worker.
+    let fault = verdict(&[record(1), record(2), record(2)]).unwrap_err();
+    assert!(
+        matches!(fault.what, What::Repeated { seq: 2, .. }),
+        "{fault}"
+    );
+}
+
+#[test]
+fn a_part_of_a_log_can_be_verified() {
+    let lines = chain(&bodies(20));
+    let scratch = Scratch::new();
+    let path = scratch.path().join("copy.jsonl");
+    std::fs::write(&path, lines[7..15].concat()).unwrap();
+    let mut read = 0;
+    let verified = file(&path, None, &mut |bytes| read = bytes).unwrap();
+    assert_eq!((verified.first_n, verified.last_n), (8, 15));
+    assert_eq!((read, verified.unstated_losses), (verified.bytes, 0));
+    let head = |n: u64| Head {
+        n,
+        hash: Hash::of(lines[n as usize - 1].strip_suffix(b"\n").unwrap()),
+    };
+    file(&path, Some(head(11)), &mut |_| {}).unwrap();
+    let early = file(&path, Some(head(3)), &mut |_| {}).unwrap_err();
+    assert!(early.to_string().contains("line 3 was removed"), "{early}");
+}
+
+/// One thing that somebody may do to a log.
+#[derive(Clone, Debug)]
+enum Tamper {
+    Flip(prop::sample::Index, u8),
+    DeleteByte(prop::sample::Index),
+    InsertByte(prop::sample::Index, u8),
+    DeleteLine(prop::sample::Index),
+    InsertLine(prop::sample::Index, prop::sample::Index),
+    Swap(prop::sample::Index, prop::sample::Index),
+}
+
+fn tamper() -> impl Strategy<Value = Tamper> {
+    use prop::sample::Index;
+    prop_oneof![
+        (any::<Index>(), 1_u8..).prop_map(|(at, bits)| Tamper::Flip(at, bits)),
+        any::<Index>().prop_map(Tamper::DeleteByte),
+        (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Tamper::InsertByte(at, byte)),
+        any::<Index>().prop_map(Tamper::DeleteLine),
+        (any::<Index>(), any::<Index>()).prop_map(|(from, to)| Tamper::InsertLine(from, to)),
+        (any::<Index>(), any::<Index>()).prop_map(|(a, b)| Tamper::Swap(a, b)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// Whatever was done, a fault is named at that place or before; only what is gone from the
+    /// very end is gone without one, and that an anchor finds.
+    #[test]
+    fn tampering_is_found(how in tamper(), count in 2_u64..12) {
+        let good = chain(&bodies(count));
+        let all = good.concat();
+        let mut bytes = all.clone();
+        let mut lines = good.clone();
+        match how {
+            Tamper::Flip(at, bits) => bytes[at.index(all.len())] ^= bits,
+            Tamper::DeleteByte(at) => {
+                bytes.remove(at.index(all.len()));
+            }
+            Tamper::InsertByte(at, byte) => bytes.insert(at.index(all.len() + 1), byte),
+            Tamper::DeleteLine(at) => {
+                lines.remove(at.index(lines.len()));
+                bytes = lines.concat();
+            }
+            Tamper::InsertLine(from, to) => {
+                let line = good[from.index(lines.len())].clone();
+                lines.insert(to.index(lines.len() + 1), line);
+                bytes = lines.concat();
+            }
+            Tamper::Swap(a, b) => {
+                lines.swap(a.index(good.len()), b.index(good.len()));
+                bytes = lines.concat();
+            }
+        }
+        let same = bytes.iter().zip(&all).take_while(|(a, b)| a == b).count();
+        let place = 1 + all[..same].iter().filter(|b| **b == b'\n').count() as u64;
+        prop_assume!(bytes != all);
+        let head = judge(&good, 1000, None).unwrap().head;
+        match judge(&[bytes.clone()], 1000, None) {
+            Err(fault) => prop_assert!(fault.n <= place, "{fault}, and it was at {place}"),
+            Ok(verified) => {
+                // Bytes behind the last whole line, or fewer lines.
+                prop_assert!(verified.unfinished > 0 || all.starts_with(&bytes));
+                if verified.last_n < head.n {
+                    let fault = judge(&[bytes], 1000, Some(head)).unwrap_err();
+                    let last = verified.last_n;
+                    prop_assert_eq!(fault.what, What::Shortened { last });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_files_are_judged(mut bytes: Vec<u8>) {
+        bytes.push(b'\n');
+        prop_assert!(judge(&[bytes], 1000, None).is_err());
+    }
+}
