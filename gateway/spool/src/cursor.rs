@@ -132,3 +132,6 @@ fn path(dir: &Path, name: &str) -> PathBuf {
     );
     dir.join(format!("cursor-{name}.json"))
 }
+
+#[cfg(test)]
+mod tests;

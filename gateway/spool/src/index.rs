@@ -186,3 +186,6 @@ pub(crate) fn time_of(line: &[u8]) -> Option<u64> {
     let fields: Fields<'_> = serde_json::from_slice(line).ok()?;
     millis(&fields.time?)
 }
+
+#[cfg(test)]
+mod tests;

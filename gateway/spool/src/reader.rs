@@ -227,12 +227,13 @@ impl Reader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error.into()),
         };
+        let all = match next {
+            Some(_) => Vec::new(),
+            None => segments(&self.dir)?,
+        };
         let later = match next {
             Some(_) => Some(self.next),
-            None => segments(&self.dir)?
-                .iter()
-                .map(|segment| segment.first)
-                .find(|first| *first > self.next),
+            None => all.iter().map(|s| s.first).find(|first| *first > self.next),
         };
         let Some(later) = later else {
             return Ok(false);
@@ -247,6 +248,9 @@ impl Reader {
             Some(next) if self.buffer.is_empty() => {
                 self.start(next);
                 Ok(true)
+            }
+            None if all.first().is_some_and(|oldest| oldest.first == later) => {
+                Err(ReadError::Removed { oldest: later })
             }
             Some(_) => Err(self.damaged("a part of a line")),
             None => Err(self.damaged(&format!("the log goes on with line {later}"))),
@@ -357,3 +361,6 @@ impl Lines {
         self.bytes.push(b'\n');
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -324,4 +324,6 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

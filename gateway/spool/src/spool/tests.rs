@@ -72,3 +72,76 @@ fn one_folder_has_one_writer() {
     drop(first);
     Disk::open(scratch.path()).unwrap();
 }
+
+#[test]
+fn retention_goes_by_size_and_by_age_and_never_takes_the_end() {
+    let scratch = Scratch::new();
+    let disk = Disk::open(scratch.path()).unwrap();
+    let (mut spool, _) = Spool::open(disk, SMALL).unwrap();
+    for i in 1..=60 {
+        spool.stage(&body(i)).unwrap();
+        spool.commit().unwrap();
+    }
+    let all = crate::segment::segments(scratch.path()).unwrap();
+    assert!(all.len() > 5);
+    crate::index::build_missing(scratch.path()).unwrap();
+    let last_of = |segment: usize| all[segment + 1].first - 1;
+    let time_of = |n: u64| 1_795_323_643_000 + n * 1000;
+    let never = u64::MAX;
+    // Nothing is too large or too old.
+    assert_eq!(
+        spool
+            .retain(never, 5000, None, time_of(last_of(0)) + 5000)
+            .unwrap(),
+        None
+    );
+    // Too old, and an exporter has not got it.
+    let now = time_of(last_of(0)) + 5001;
+    let behind = Some(last_of(0) - 1);
+    assert_eq!(spool.retain(never, 5000, behind, now).unwrap(), None);
+    let removed = spool.retain(never, 5000, Some(last_of(0)), now).unwrap();
+    let wanted = Removed {
+        from_n: 1,
+        to_n: last_of(0),
+        why: Why::Age,
+        unacknowledged: 0,
+    };
+    assert_eq!(removed, Some(wanted));
+    assert_eq!(spool.retain(never, 5000, None, now).unwrap(), None);
+    assert!(!all[0].path.exists() && !all[0].index_path().exists());
+    assert_eq!(spool.size().oldest_n, all[1].first);
+    assert_eq!(spool.size().oldest_ms, time_of(all[1].first));
+    // Too large: whoever has it, and what nobody has is counted.
+    let bytes = spool.size().bytes - 1;
+    let removed = spool.retain(bytes, never, behind, now).unwrap().unwrap();
+    assert_eq!(
+        (removed.why, removed.unacknowledged),
+        (Why::Size, last_of(1) - last_of(0))
+    );
+    let removed = spool
+        .retain(0, never, Some(last_of(2) - 2), now)
+        .unwrap()
+        .unwrap();
+    assert_eq!(removed.unacknowledged, 2);
+    while spool.retain(0, 0, None, never).unwrap().is_some() {}
+    assert_eq!(spool.size().segments, 1);
+    assert_eq!(spool.head().n, 60);
+    let verified = crate::verify::folder(scratch.path(), None, &mut |_| {}).unwrap();
+    assert_eq!(verified.head, spool.head());
+}
+
+#[test]
+fn files_are_for_their_owner_and_group() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let dir = scratch.path().join("data/flows");
+    let disk = Disk::open(&dir).unwrap();
+    let (mut spool, _) = Spool::open(disk, SMALL).unwrap();
+    spool.stage(&body(1)).unwrap();
+    spool.commit().unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir) & 0o027, 0);
+    for file in std::fs::read_dir(&dir).unwrap() {
+        assert_eq!(mode(&file.unwrap().path()) & 0o137, 0);
+    }
+}
