@@ -327,19 +327,84 @@ pub struct Reloaded {
     pub policy: PolicyStatus,
 }
 
-/// How the flow log does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How the flow log does. Counts are of this run. Made = written + lost + lag, and seen = written +
+/// lost + waiting.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FlowLogStatus {
-    /// Records handed to the writer since start.
-    pub offered: u64,
+    /// Records made by the workers.
+    pub made: u64,
     /// Records written.
     pub written: u64,
     /// Records that were lost, each counted.
     pub lost: u64,
-    /// Handed over and neither written nor lost yet.
+    /// Made and neither written nor lost yet.
     pub lag: u64,
+    /// Attempts seen: opened, and every one refused.
+    pub flows_seen: u64,
+    /// Attempts that written records stand for.
+    pub flows_written: u64,
+    /// Attempts that lost records stood for.
+    pub flows_lost: u64,
+    /// Attempts whose record is on its way.
+    pub flows_waiting: FlowsWaiting,
+    /// `n` of the last line.
+    pub head: u64,
+    /// Its hash. Written down elsewhere, it proves later that nothing before it was changed.
+    pub head_hash: String,
+    /// `n` of the last line that a power cut cannot take.
+    pub synced: u64,
+    /// Of all segments.
+    pub bytes: u64,
+    /// Files.
+    pub segments: u64,
+    /// `n` of the oldest line.
+    pub oldest: u64,
+    /// Its time, milliseconds since 1970; 0 for none.
+    pub oldest_ms: u64,
+    /// Lines that retention removed before every exporter had them.
+    pub removed_unacknowledged: u64,
+    /// Bytes of a torn end that were cut off at the start of this run.
+    pub repaired_bytes: u64,
+    /// Time to force what was written to disk.
+    pub sync_seconds: HistogramView,
     /// Why the log cannot be written now, if it cannot.
     pub failing: Option<String>,
+    /// Who carries records on.
+    pub exporters: Vec<ExporterStatus>,
+}
+
+/// Stand-in until exporters land.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExporterStatus {
+    /// Its name.
+    pub name: String,
+    /// The last line that it is done with.
+    pub position: u64,
+    /// Of this run.
+    pub acknowledged: u64,
+    /// Lines.
+    pub lag_records: u64,
+    /// Seconds.
+    pub lag_seconds: u64,
+    /// Tries.
+    pub retries: u64,
+    /// Lines.
+    pub parked: u64,
+    /// Lines.
+    pub missed: u64,
+    /// Why not.
+    pub failing: Option<String>,
+}
+
+/// Where attempts are whose record is not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowsWaiting {
+    /// Refusals that are counted together for up to ten seconds.
+    pub window: u64,
+    /// Records that the log's channel has not taken.
+    pub worker: u64,
+    /// Records in the channel, or being written.
+    pub channel: u64,
 }
 
 /// `POST /v1/policy/explain`: who asks for what.

@@ -157,7 +157,7 @@ impl Plane {
     ) -> anyhow::Result<Plane> {
         let Reserved { udp, steering } = reserved;
         let count = udp.workers.len();
-        let (records, flow_log) = FlowLog::start(&config.flow_log).context("flow log")?;
+        let flow_log = FlowLog::start(config, boot, count).context("flow log")?;
         let tuns = Tun::open_queues(&tun_options(config), count)?;
         if let Some(tun) = tuns.first() {
             steering.attach(tun).context("write `workers: 1`")?;
@@ -182,7 +182,7 @@ impl Plane {
                 waker,
                 receiver,
                 handed,
-                records.clone(),
+                flow_log.sender(shard(place, count).index),
             ));
         }
         for device in devices {

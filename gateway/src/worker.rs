@@ -7,11 +7,12 @@
 //! 2. super-packets from the TUN: judged once, split, each segment sealed into the send batch;
 //! 3. a few handshakes that the front door has let in, and commands of the control plane;
 //! 4. what time alone brings about;
-//! 5. both batches are flushed: at the end of every turn, never on a timer;
+//! 5. how many records there are is stored where it survives this process; then both batches are
+//!    flushed: at the end of every turn, never on a timer;
 //! 6. records go to the log's channel in one piece.
 
 use crate::api::{FlowFilter, FlowView};
-use crate::flow_log::{RECORD_BATCH, RecordSender};
+use crate::flow_log::{RECORD_BATCH, RecordSender, Told};
 use crate::front_door::Handed;
 use crate::view;
 use crate::worker_api::{Cut, DeviceRecord, RemoveReason, WorkerCommand};
@@ -60,10 +61,12 @@ pub struct DataWorker {
     waker: Waker,
     commands: Receiver<WorkerCommand>,
     handed: Handed,
-    log: RecordSender<Record>,
+    log: RecordSender,
     turns: u64,
     /// Made and not yet accepted by the log's channel.
     records: VecDeque<Record>,
+    /// Attempts that those stand for.
+    flows_waiting: u64,
     /// Answered when the sweep of its policy is over.
     policy_done: Option<(oneshot::Sender<Cut>, u64)>,
 }
@@ -77,7 +80,7 @@ impl DataWorker {
         waker: Waker,
         commands: Receiver<WorkerCommand>,
         handed: Handed,
-        log: RecordSender<Record>,
+        log: RecordSender,
     ) -> Self {
         let records = VecDeque::new();
         DataWorker {
@@ -90,6 +93,7 @@ impl DataWorker {
             log,
             turns: 0,
             records,
+            flows_waiting: 0,
             policy_done: None,
         }
     }
@@ -142,6 +146,8 @@ impl DataWorker {
             if self.gateway.next_deadline() <= now.mono {
                 self.gateway.timeout(&mut self.outputs, now);
             }
+            // Before a packet leaves: a process that is killed now leaves word of its record.
+            self.tell();
             self.outputs.flush();
             self.turns += 1;
             self.answer_policy();
@@ -312,32 +318,53 @@ impl DataWorker {
             std::thread::sleep(RETRY);
             self.hand_in_records();
         }
-        self.log.lose(self.records.len() as u64);
+        self.log.lose(&self.records);
+        self.records.clear();
+        self.flows_waiting = 0;
+        self.tell();
     }
 
     /// Never blocks. While the channel is full, records wait here, up to a bound.
     fn hand_in_records(&mut self) {
-        self.records.extend(self.gateway.take_records());
+        let made = self.gateway.take_records();
+        self.flows_waiting += attempts(&made);
+        self.records.extend(made);
         while !self.records.is_empty() {
             let some = self.records.len().min(RECORD_BATCH);
-            let batch = self.records.drain(..some).collect();
+            let batch: Vec<Record> = self.records.drain(..some).collect();
+            let flows = attempts(&batch);
             if let Err(back) = self.log.offer(batch) {
                 back.into_iter()
                     .rev()
                     .for_each(|record| self.records.push_front(record));
                 break;
             }
+            self.flows_waiting -= flows;
         }
         let most = records_waiting(self.gateway.shard());
         if self.records.len() > most {
-            let lost = self.records.len() - most;
-            self.records.drain(..lost);
-            self.log.lose(lost as u64);
+            let lost: Vec<Record> = self.records.drain(..self.records.len() - most).collect();
+            self.flows_waiting -= attempts(&lost);
+            self.log.lose(&lost);
         }
+        self.tell();
         // Between a half and the whole there is room for the refusals themselves.
         let room = self.records.len() < most / 2;
         self.gateway.set_log_writable(room && self.log.writable());
     }
+
+    fn tell(&self) {
+        self.log.tell(Told {
+            made: self.gateway.records_made(),
+            flows: self.gateway.attempts(),
+            in_windows: self.gateway.attempts_in_windows(),
+            in_worker: self.flows_waiting,
+        });
+    }
+}
+
+fn attempts(records: &[Record]) -> u64 {
+    records.iter().map(Record::attempts).sum()
 }
 
 /// A worker's part of [`RECORDS_WAITING`].

@@ -80,6 +80,8 @@ pub struct Counters {
     pub drops: DropCounts,
     /// Flows opened.
     pub flows_opened: u64,
+    /// Attempts refused, each packet for itself.
+    pub attempts_denied: u64,
     /// Flows ended, by close reason.
     pub flows_closed: BTreeMap<&'static str, u64>,
     /// Control messages taken in.
@@ -88,6 +90,14 @@ pub struct Counters {
     pub verdict: Histogram,
     /// From the change to the reset of each flow that it ended, in microseconds.
     pub change_to_cut: Histogram,
+}
+
+impl Counters {
+    /// Attempts of either outcome: what the records, summed up, must account for.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.flows_opened + self.attempts_denied
+    }
 }
 
 impl Default for Counters {
@@ -100,6 +110,7 @@ impl Default for Counters {
             bytes_in: 0,
             drops: DropCounts::default(),
             flows_opened: 0,
+            attempts_denied: 0,
             flows_closed: BTreeMap::new(),
             control_messages: 0,
             verdict: Histogram::new(&VERDICT_BUCKETS),

@@ -117,6 +117,8 @@ pub struct Denials {
     /// Windows by device, scans not included.
     by_peer: BTreeMap<PeerId, usize>,
     next: Option<Mono>,
+    /// Attempts counted in windows and written nowhere yet.
+    unwritten: u64,
 }
 
 impl Denials {
@@ -144,6 +146,7 @@ impl Denials {
                 window.attempt = attempt;
             }
             window.count += 1;
+            self.unwritten += 1;
             window.last = now.wall;
             if window.ports.len() < PORTS && !window.ports.contains(&port) {
                 window.ports.push(port);
@@ -201,6 +204,12 @@ impl Denials {
         self.next.unwrap_or(Mono::NEVER)
     }
 
+    /// Attempts that no record stands for yet.
+    #[must_use]
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
     /// Windows open.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -236,6 +245,7 @@ impl Denials {
                 }
             }
             if window.count > 0 {
+                self.unwritten -= window.count;
                 write(window);
             }
         }

@@ -300,6 +300,18 @@ impl Gateway {
         self.policy_generation
     }
 
+    /// Attempts seen in this run, of either outcome.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.counters.attempts()
+    }
+
+    /// Attempts that are counted in windows; their records follow within ten seconds.
+    #[must_use]
+    pub fn attempts_in_windows(&self) -> u64 {
+        self.denials.unwritten()
+    }
+
     /// Denial windows open.
     #[must_use]
     pub fn denial_windows(&self) -> usize {

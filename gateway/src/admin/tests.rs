@@ -4,7 +4,7 @@ use crate::api::*;
 use crate::config::Config;
 use crate::control::Parts;
 use crate::fake_worker::FakeWorker;
-use crate::flow_log::{FlowLog, RecordSender};
+use crate::flow_log::{self, FlowLog, RecordSender};
 use crate::init::{FIRST_POLICY, init};
 use crate::live_config::LiveConfig;
 use crate::policy_watch::{PolicyKeeper, load};
@@ -21,7 +21,8 @@ struct World {
     control: Arc<Control>,
     fake: FakeWorker,
     client: Client,
-    records: RecordSender<serde_json::Value>,
+    records: RecordSender,
+    log: FlowLog,
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<io::Result<()>>,
 }
@@ -32,7 +33,8 @@ impl World {
         let endpoint = "vpn.example.com:51820".parse().expect("endpoint");
         let config = init(&folder.path("gw"), Some(&endpoint)).expect("made");
         let (workers, fake) = FakeWorker::start();
-        let (records, log) = FlowLog::start(&config.flow_log).expect("starts");
+        let log = FlowLog::start(&config, 1, 1).expect("starts");
+        let records = log.sender(0);
         let policy = Arc::new(load(&config.policy).expect("a good policy"));
         let store = Store::open(&config.store_path(), config.pool)
             .await
@@ -58,6 +60,7 @@ impl World {
             fake,
             client,
             records,
+            log,
             stop,
             server,
         }
@@ -218,15 +221,13 @@ async fn a_listener_sees_records_and_is_let_go_at_the_end() {
     });
     // The listener is there once a line arrives; until then lines go to nobody.
     let line = loop {
-        let _full = world
-            .records
-            .offer(vec![serde_json::json!({"verdict": "deny"})]);
+        let _full = world.records.offer(flow_log::tests::opens(0..1));
         if let Ok(line) = lines.try_recv() {
             break line;
         }
         tokio::task::yield_now().await;
     };
-    assert_eq!(line, r#"{"verdict":"deny"}"#);
+    assert!(line.contains(r#""device":"ana-laptop""#), "{line}");
     world.stop.send(true).expect("served");
     tail.await.expect("no panic").expect("a clean end");
     world.server.await.expect("no panic").expect("a clean end");

@@ -71,8 +71,12 @@ fn show(status: &Status) -> Result<(), Failure> {
         (
             "records",
             format!(
-                "{} written, {} waiting, {} lost",
-                log.written, log.lag, log.lost
+                "{} written, {} waiting, {} lost; the log ends at {} {}",
+                log.written,
+                log.lag,
+                log.lost,
+                log.head,
+                log.head_hash.get(..12).unwrap_or(&log.head_hash)
             ),
         ),
     ];

@@ -1,221 +1,430 @@
 use super::*;
+use crate::init::init;
 use crate::scratch::Scratch;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use postern_engine::identity::Who;
+use postern_engine::record::{
+    CloseReason, Closed, Decision, Denied, Detail, Kind, Opened, SCHEMA, State,
+};
+use postern_proto::flow_key::Protocol;
+use postern_proto::now::Wall;
+use postern_spool::line::{Hash, Line};
+use postern_spool::testing::{Fail, SimDisk};
+use serde_json::Value;
 
-#[derive(Clone, Serialize)]
-struct Record {
-    seq: u64,
-    text: &'static str,
-}
+const SOON: Duration = Duration::from_secs(30);
 
-fn records(range: std::ops::Range<u64>) -> Vec<Record> {
-    range
-        .map(|seq| Record {
-            seq,
-            text: "a flow",
-        })
-        .collect()
-}
-
-fn config(path: &Path) -> FlowLogConfig {
-    FlowLogConfig {
-        file: Some(file(path)),
-        ..FlowLogConfig::at(path.with_file_name("flows"))
+fn record(worker: u8, seq: u64, state: State, detail: Detail) -> Record {
+    Record {
+        schema: SCHEMA,
+        kind: Kind::Flow,
+        gateway: "gw".into(),
+        boot: "1".into(),
+        worker,
+        seq,
+        time: Wall(1_800_000_000_000_000_000 + seq * 1_000_000),
+        state,
+        verdict: Decision::Allow,
+        rule: "a rule".into(),
+        policy: "9f2b".into(),
+        who: Arc::new(Who {
+            user: Some("ana@example.com".into()),
+            groups: vec!["sre".into()],
+            device: Some("ana-laptop".into()),
+            device_key: Some("mLxJzVxg".into()),
+        }),
+        client_outer: None,
+        protocol: Protocol::Tcp,
+        src_address: [100, 96, 0, 2].into(),
+        src_port: 40_000,
+        dst_address: Some([192, 0, 2, 10].into()),
+        dst_port: 22,
+        target: None,
+        egress: None,
+        detail,
     }
 }
 
-fn file(path: &Path) -> FileConfig {
-    FileConfig::at(path.to_owned())
+fn open(seq: u64, flow: u64) -> Record {
+    let start = Wall(1_800_000_000_000_000_000);
+    let resumed = false;
+    let opened = Opened {
+        flow,
+        start,
+        resumed,
+    };
+    record(0, seq, State::Open, Detail::Open(opened))
 }
 
-fn seqs(path: &Path) -> Vec<u64> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(text.is_empty() || text.ends_with('\n'), "no half lines");
-    text.lines()
-        .map(|line| {
-            let value: serde_json::Value = serde_json::from_str(line).expect("one object a line");
-            value["seq"].as_u64().expect("a number")
-        })
-        .collect()
+fn closed(seq: u64, flow: u64) -> Record {
+    let start = Wall(1_800_000_000_000_000_000);
+    let detail = Detail::Closed(Closed {
+        flow,
+        start,
+        end: start,
+        duration_ms: 0,
+        resumed: false,
+        bytes_out: 1,
+        bytes_in: 2,
+        packets_out: 1,
+        packets_in: 1,
+        tcp_state: None,
+        close_reason: CloseReason::Fin,
+        failed_condition: None,
+        hints: None,
+    });
+    record(0, seq, State::Closed, detail)
+}
+
+fn denied(seq: u64, count: u64) -> Record {
+    let start = Wall(1_800_000_000_000_000_000);
+    let detail = Detail::Denied(Denied {
+        deny_reason: "policy",
+        failed_condition: None,
+        nearest_rule: None,
+        count,
+        start,
+        end: start,
+        dst_ports: Vec::new(),
+        scan: false,
+    });
+    record(0, seq, State::Denied, detail)
+}
+
+pub(crate) fn opens(range: std::ops::Range<u64>) -> Vec<Record> {
+    range.map(|seq| open(seq + 1, seq + 1)).collect()
 }
 
 /// Waits for a state that must come; the test harness ends a wait that does not.
 fn until(what: impl Fn() -> bool) {
     while !what() {
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-#[test]
-fn every_record_is_one_line_in_order_and_counted() {
-    let folder = Scratch::new();
-    let path = folder.path("flows.jsonl");
-    let (sender, log) = FlowLog::start(&config(&path)).expect("starts");
-    for start in [0, 10, 20] {
-        assert!(sender.offer(records(start..start + 10)).is_ok());
+struct World {
+    folder: Scratch,
+    config: Config,
+}
+
+impl World {
+    fn new() -> World {
+        let folder = Scratch::new();
+        let config = init(&folder.path("gw"), None).expect("made");
+        World { folder, config }
     }
-    drop(sender);
-    let status = log.finish(Duration::from_secs(5));
+
+    fn start(&self, boot: u64) -> FlowLog {
+        FlowLog::start(&self.config, boot, 1).expect("starts")
+    }
+
+    /// All lines, each checked against the one before it.
+    fn lines(&self) -> Vec<Value> {
+        let mut names: Vec<_> = std::fs::read_dir(&self.config.flow_log.dir)
+            .expect("there")
+            .map(|entry| entry.expect("readable").path())
+            .filter(|path| path.extension().is_some_and(|end| end == "jsonl"))
+            .collect();
+        names.sort();
+        let text: String = names
+            .iter()
+            .map(|name| std::fs::read_to_string(name).expect("readable"))
+            .collect();
+        chained(text.as_bytes())
+    }
+
+    fn finish(log: FlowLog, sender: RecordSender) -> FlowLogStatus {
+        drop(sender);
+        log.finish(SOON)
+    }
+}
+
+fn chained(text: &[u8]) -> Vec<Value> {
+    let (mut n, mut prev) = (0, Hash::ZERO);
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|bytes| {
+            let line = Line::parse(bytes).expect("whole");
+            assert_eq!((line.n, line.prev), (n + 1, prev));
+            (n, prev) = (line.n, line.hash());
+            serde_json::from_slice(bytes).expect("one object a line")
+        })
+        .collect()
+}
+
+fn events(lines: &[Value]) -> Vec<&str> {
+    lines
+        .iter()
+        .filter_map(|line| line["event"].as_str())
+        .collect()
+}
+
+fn seqs(lines: &[Value]) -> Vec<u64> {
+    lines
+        .iter()
+        .filter_map(|line| line["seq"].as_u64())
+        .collect()
+}
+
+#[test]
+fn every_record_is_one_line_of_the_chain_between_a_start_and_a_stop() {
+    let world = World::new();
+    let log = world.start(1);
+    let sender = log.sender(0);
+    for start in [0, 10, 20] {
+        assert!(sender.offer(opens(start..start + 10)).is_ok());
+    }
+    sender.tell(Told {
+        made: 30,
+        flows: 30,
+        ..Told::default()
+    });
+    let status = World::finish(log, sender);
     assert_eq!(
-        (status.offered, status.written, status.lost, status.lag),
+        (status.made, status.written, status.lost, status.lag),
         (30, 30, 0, 0)
     );
-    assert_eq!(status.failing, None);
-    assert_eq!(seqs(&path), (0..30).collect::<Vec<_>>());
-    let mode = std::fs::metadata(&path)
-        .expect("there")
-        .permissions()
-        .mode();
+    assert_eq!((status.flows_seen, status.flows_written), (30, 30));
+    assert_eq!((status.failing, status.head, status.synced), (None, 32, 32));
+    let lines = world.lines();
+    assert_eq!(seqs(&lines), (1..=30).collect::<Vec<_>>());
     assert_eq!(
-        mode & 0o027,
-        0,
-        "nothing for others, no write for the group"
+        (lines[0]["event"].as_str(), lines[0]["previous"].as_str()),
+        (Some("started"), Some("none"))
     );
+    assert_eq!(lines[31]["event"], "stopped");
+    assert_eq!(lines[31]["workers"][0]["written"], 30);
+
+    let log = world.start(2);
+    assert_eq!(log.finish(SOON).head, 34);
+    assert_eq!(world.lines()[32]["previous"], "clean");
 }
 
 #[test]
-fn a_full_file_gets_a_number_and_the_oldest_goes() {
-    let folder = Scratch::new();
-    let path = folder.path("flows.jsonl");
-    let mut config = config(&path);
-    let bounds = config.file.as_mut().expect("set");
-    (bounds.max_size, bounds.max_files) = (100, 3);
-    let (sender, log) = FlowLog::start(&config).expect("starts");
-    for seq in 0..20 {
-        assert!(sender.offer(records(seq..seq + 1)).is_ok());
-    }
-    drop(sender);
-    assert_eq!(log.finish(Duration::from_secs(5)).written, 20);
-    let mut kept = Vec::new();
-    for name in ["flows.jsonl.2", "flows.jsonl.1", "flows.jsonl"] {
-        let file = seqs(&folder.path(name));
-        assert!(!file.is_empty(), "{name}");
-        assert!(std::fs::metadata(folder.path(name)).expect(name).len() <= 100);
-        kept.extend(file);
-    }
-    let first = kept[0];
-    assert_eq!(
-        kept,
-        (first..20).collect::<Vec<_>>(),
-        "the newest, without a gap"
+fn attempts_are_counted_as_records_stand_for_them() {
+    let world = World::new();
+    let log = world.start(1);
+    let sender = log.sender(0);
+    assert!(
+        sender
+            .offer(vec![open(1, 1), closed(2, 1), denied(3, 1), denied(4, 832)])
+            .is_ok()
     );
-    assert!(!folder.path("flows.jsonl.3").exists());
-}
-
-#[test]
-fn an_old_file_gets_a_number() {
-    let folder = Scratch::new();
-    let path = folder.path("flows.jsonl");
-    let mut config = config(&path);
-    config.file.as_mut().expect("set").max_age = Duration::from_nanos(1);
-    let (sender, log) = FlowLog::start(&config).expect("starts");
-    for seq in 0..2 {
-        assert!(sender.offer(records(seq..seq + 1)).is_ok());
-    }
-    drop(sender);
-    assert_eq!(log.finish(Duration::from_secs(5)).written, 2);
+    sender.tell(Told {
+        made: 4,
+        flows: 840,
+        in_windows: 6,
+        in_worker: 0,
+    });
+    until(|| log.handle().status().written == 4);
+    let status = log.handle().status();
+    assert_eq!(status.flows_written, 834);
+    assert_eq!(status.flows_waiting.window, 6);
     assert_eq!(
-        (seqs(&folder.path("flows.jsonl.1")), seqs(&path)),
-        (vec![0], vec![1])
+        status.flows_seen,
+        status.flows_written + status.flows_lost + status.flows_waiting.window
     );
+    World::finish(log, sender);
 }
 
 #[test]
 fn a_full_disk_is_said_at_once_and_nothing_is_lost_when_it_ends() {
-    let folder = Scratch::new();
-    let path = folder.path("flows.jsonl");
-    std::os::unix::fs::symlink("/dev/full", &path).expect("linked");
-    let (sender, log) = FlowLog::start(&config(&path)).expect("starts");
+    let world = World::new();
+    let disk = SimDisk::new();
+    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
+    let sender = log.sender(0);
     assert!(sender.writable());
-    assert!(sender.offer(records(0..3)).is_ok());
+    disk.fail(0, u64::MAX, Fail::With(std::io::ErrorKind::StorageFull));
+    assert!(sender.offer(opens(0..3)).is_ok());
     until(|| !sender.writable());
     let failing = log.handle().status();
-    assert!(failing.failing.expect("says why").contains("No space left"));
+    assert!(
+        failing
+            .failing
+            .expect("says why")
+            .contains("no storage space")
+    );
     assert_eq!((failing.written, failing.lost, failing.lag), (0, 0, 3));
 
-    std::fs::remove_file(&path).expect("removed");
+    disk.heal();
     until(|| sender.writable());
-    drop(sender);
-    let status = log.finish(Duration::from_secs(5));
+    let status = World::finish(log, sender);
     assert_eq!((status.written, status.lost, status.failing), (3, 0, None));
-    assert_eq!(seqs(&path), [0, 1, 2]);
+    let files = disk.files();
+    let (_, segment) = files
+        .iter()
+        .find(|(name, _)| name.ends_with("jsonl"))
+        .expect("one");
+    let lines = chained(segment);
+    assert_eq!(seqs(&lines), [1, 2, 3]);
+    assert_eq!(events(&lines), ["started", "unwritable", "stopped"]);
 }
 
 #[test]
 fn what_cannot_be_written_until_the_end_is_counted_as_lost() {
-    let folder = Scratch::new();
-    let path = folder.path("flows.jsonl");
-    std::os::unix::fs::symlink("/dev/full", &path).expect("linked");
-    let (sender, log) = FlowLog::start(&config(&path)).expect("starts");
-    assert!(sender.offer(records(0..3)).is_ok());
-    assert!(sender.offer(records(3..5)).is_ok());
+    let world = World::new();
+    let disk = SimDisk::new();
+    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
+    let sender = log.sender(0);
+    disk.fail(0, u64::MAX, Fail::With(std::io::ErrorKind::StorageFull));
+    assert!(sender.offer(opens(0..3)).is_ok());
+    assert!(sender.offer(opens(3..5)).is_ok());
     drop(sender);
     let status = log.finish(Duration::ZERO);
     assert_eq!(
-        (status.offered, status.written, status.lost, status.lag),
+        (status.made, status.written, status.lost, status.lag),
         (5, 0, 5, 0)
     );
+    assert_eq!(status.flows_lost, 5);
 }
 
 #[test]
-fn the_queue_is_bounded_and_gives_back_what_it_does_not_take() {
-    let folder = Scratch::new();
-    let path = folder.path("flows.jsonl");
-    std::os::unix::fs::symlink("/dev/full", &path).expect("linked");
-    let (sender, log) = FlowLog::start(&config(&path)).expect("starts");
+fn the_queue_is_bounded_and_what_is_thrown_away_is_stated_when_it_can_be() {
+    let world = World::new();
+    let disk = SimDisk::new();
+    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
+    let sender = log.sender(0);
+    disk.fail(0, u64::MAX, Fail::With(std::io::ErrorKind::StorageFull));
     let mut seq = 0;
     let refused = loop {
-        match sender.offer(records(seq..seq + 1)) {
+        match sender.offer(opens(seq..seq + 1)) {
             Ok(()) => seq += 1,
             Err(batch) => break batch,
         }
-        assert!(seq < 1000, "it must end");
+        assert!(seq < 100_000, "it must end");
     };
     assert_eq!(refused.len(), 1);
-    assert!(sender.queued() >= count(RECORD_QUEUE));
-    sender.lose(1);
-    drop(sender);
-    let status = log.finish(Duration::ZERO);
+    assert!(log.handle().queued() >= RECORD_QUEUE as u64);
+    sender.lose(&refused);
+    disk.heal();
+    let status = World::finish(log, sender);
     assert_eq!(
-        (status.offered, status.lost, status.lag),
-        (seq + 1, seq + 1, 0)
+        (status.made, status.written, status.lost, status.lag),
+        (seq + 1, seq, 1, 0)
+    );
+    let files = disk.files();
+    let (_, segment) = files
+        .iter()
+        .find(|(name, _)| name.ends_with("jsonl"))
+        .expect("one");
+    let lines = chained(segment);
+    let lost = lines
+        .iter()
+        .find(|line| line["event"] == "lost")
+        .expect("stated");
+    assert_eq!(
+        (lost["count"].as_u64(), lost["first_seq"].as_u64()),
+        (Some(1), Some(seq + 1))
     );
 }
 
 #[test]
-fn a_file_that_is_taken_away_is_made_again() {
-    let folder = Scratch::new();
-    let path = folder.path("flows.jsonl");
-    let mut file = RotatingFile::new(&file(&path));
-    let line = b"{\"seq\":1}\n{\"seq\":2}\n";
-    // Half of the second line is in the old file when it is found to have moved.
-    let mut done = 0;
-    file.write(line, &mut done, false).expect("written");
-    std::fs::rename(&path, folder.path("moved")).expect("moved");
-    let mut done = 15;
-    file.write(line, &mut done, true).expect("written");
-    assert_eq!(seqs(&path), [2], "whole lines in the new file");
+fn a_disk_that_does_not_sync_is_no_log() {
+    let world = World::new();
+    let disk = SimDisk::new();
+    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
+    let sender = log.sender(0);
+    until(|| log.handle().status().synced == 1);
+    disk.fail(0, u64::MAX, Fail::With(std::io::ErrorKind::Other));
+    assert!(sender.offer(opens(0..3)).is_ok());
+    until(|| !sender.writable());
+    assert_eq!(log.handle().status().synced, 1);
+    disk.heal();
+    until(|| sender.writable());
+    let status = World::finish(log, sender);
+    assert_eq!(
+        (status.written, status.lost, status.synced),
+        (3, 0, status.head)
+    );
 }
 
 #[tokio::test]
 async fn listeners_see_lines_and_how_many_they_missed() {
-    let folder = Scratch::new();
-    let (sender, log) = FlowLog::start(&config(&folder.path("flows.jsonl"))).expect("starts");
+    let world = World::new();
+    let log = world.start(1);
+    let sender = log.sender(0);
     let mut quick = log.handle().subscribe();
-    assert!(sender.offer(records(0..1)).is_ok());
+    assert!(sender.offer(opens(0..1)).is_ok());
+    let line = quick.recv().await.expect("a line");
+    let line: Value = serde_json::from_str(&line).expect("an object");
     assert_eq!(
-        &*quick.recv().await.expect("a line"),
-        r#"{"seq":0,"text":"a flow"}"#
+        (line["seq"].as_u64(), line["n"].as_u64()),
+        (Some(1), Some(2))
     );
 
     let mut slow = log.handle().subscribe();
-    let more = count(TAIL_BACKLOG) + 5;
-    assert!(sender.offer(records(1..1 + more)).is_ok());
-    drop(sender);
-    assert_eq!(log.finish(Duration::from_secs(5)).written, 1 + more);
+    let more = TAIL_BACKLOG as u64 + 4;
+    assert!(sender.offer(opens(1..1 + more)).is_ok());
+    // The last word is a line as well.
+    assert_eq!(World::finish(log, sender).written, 1 + more);
     match slow.recv().await {
         Err(broadcast::error::RecvError::Lagged(missed)) => assert_eq!(missed, 5),
         other => panic!("expected to be told of the loss, got {other:?}"),
     }
+}
+
+#[test]
+fn a_killed_run_is_explained_by_the_next_one() {
+    let world = World::new();
+    // The first run: three flows open, one of them closed, and one record that never came to disk.
+    let (_, made) = Made::begin(&world.config.data_dir, 1);
+    let killed = world.start(1);
+    let sender = killed.sender(0);
+    assert!(
+        sender
+            .offer(vec![open(1, 1), open(2, 2), closed(3, 1), open(4, 3)])
+            .is_ok()
+    );
+    until(|| killed.handle().status().synced == 5);
+    made.set(0, 5);
+    let copy = world.folder.path("copy");
+    std::fs::create_dir(&copy).expect("made");
+    let name = "00000000000000000001.jsonl";
+    std::fs::copy(world.config.flow_log.dir.join(name), copy.join(name)).expect("copied");
+    // Its orderly end never happened: the files are those of a moment before.
+    World::finish(killed, sender);
+    std::fs::copy(copy.join(name), world.config.flow_log.dir.join(name)).expect("copied");
+    let (_, made) = Made::begin(&world.config.data_dir, 1);
+    made.set(0, 5);
+
+    let log = world.start(2);
+    until(|| log.handle().status().head >= 9);
+    let sender = log.sender(0);
+    World::finish(log, sender);
+    let lines = world.lines();
+    assert_eq!(
+        events(&lines),
+        ["started", "started", "crashed-run", "stopped"]
+    );
+    assert_eq!(lines[5]["previous"], "crashed");
+    let crashed: Vec<_> = lines
+        .iter()
+        .filter(|line| line["close_reason"] == "crashed")
+        .map(|line| {
+            (
+                line["flow"].as_u64(),
+                line["boot"].as_str(),
+                line["seq"].as_u64(),
+                line["user"].as_str(),
+            )
+        })
+        .collect();
+    let closing = |flow| (Some(flow), Some("1"), None, Some("ana@example.com"));
+    assert_eq!(crashed, [closing(2), closing(3)]);
+    let run = lines
+        .iter()
+        .find(|line| line["event"] == "crashed-run")
+        .expect("said");
+    assert_eq!(
+        (run["crashed_boot"].as_str(), run["flows_closed"].as_u64()),
+        (Some("1"), Some(2))
+    );
+    let worker = &run["workers"][0];
+    assert_eq!(
+        (
+            worker["made"].as_u64(),
+            worker["written"].as_u64(),
+            worker["lost"].as_u64()
+        ),
+        (Some(5), Some(4), Some(1))
+    );
 }

@@ -1,13 +1,17 @@
 //! From facts to metric families. The one list of names.
 
+mod log;
+
 use super::Facts;
 use crate::api::{HistogramView, WorkerView};
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
 /// One sample: labels and value.
-type Sample<'a> = (Vec<(&'static str, &'a str)>, u64);
+type Sample<'a> = (Labels<'a>, u64);
 
 pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
     let (worker, policy, log) = (&facts.worker, &facts.policy, &facts.log);
@@ -36,7 +40,7 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
     };
     queues.push(("flow-log", facts.log_queue.0, facts.log_queue.1));
 
-    vec![
+    let mut families = vec![
         counter(
             "postern_flows_total",
             "Attempts by verdict and by the rule that decided.",
@@ -152,31 +156,6 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
                 .map(|(half, state)| (vec![("half", half.as_str())], state.fallbacks))
                 .collect(),
         ),
-        counter(
-            "postern_records_offered_total",
-            "Records made.",
-            one(log.offered),
-        ),
-        counter(
-            "postern_records_written_total",
-            "Records in the log.",
-            one(log.written),
-        ),
-        counter(
-            "postern_records_lost_total",
-            "Records that were lost.",
-            one(log.lost),
-        ),
-        gauge(
-            "postern_record_lag",
-            "Records made that are neither written nor lost.",
-            one(log.lag),
-        ),
-        gauge(
-            "postern_flow_log_failing",
-            "1 while records cannot be written.",
-            one(u64::from(log.failing.is_some())),
-        ),
         histogram(
             "postern_verdict_seconds",
             "Time to judge a new flow.",
@@ -212,18 +191,26 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
             "1, with the version as label.",
             vec![(vec![("version", env!("CARGO_PKG_VERSION"))], 1)],
         ),
-    ]
-    .into_iter()
+    ];
+    families.extend(log::of(log));
     // A family without samples is malformed: nothing of its kind was seen yet.
-    .filter(|family| !family.get_metric().is_empty())
-    .collect()
+    families.retain(|family| !family.get_metric().is_empty());
+    families
 }
 
 fn one(value: u64) -> Vec<Sample<'static>> {
     vec![(Vec::new(), value)]
 }
 
+fn exact(samples: Vec<Sample<'_>>) -> Vec<(Labels<'_>, f64)> {
+    samples
+        .into_iter()
+        .map(|(labels, count)| (labels, count as f64))
+        .collect()
+}
+
 fn counter(name: &str, help: &str, samples: Vec<Sample<'_>>) -> MetricFamily {
+    let samples = exact(samples);
     family(name, help, MetricType::COUNTER, samples, |metric, value| {
         let mut counter = Counter::default();
         counter.set_value(value);
@@ -232,6 +219,11 @@ fn counter(name: &str, help: &str, samples: Vec<Sample<'_>>) -> MetricFamily {
 }
 
 fn gauge(name: &str, help: &str, samples: Vec<Sample<'_>>) -> MetricFamily {
+    seconds(name, help, exact(samples))
+}
+
+/// A gauge of what is not counted but measured.
+fn seconds(name: &str, help: &str, samples: Vec<(Labels<'_>, f64)>) -> MetricFamily {
     family(name, help, MetricType::GAUGE, samples, |metric, value| {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
@@ -262,14 +254,14 @@ fn family(
     name: &str,
     help: &str,
     kind: MetricType,
-    samples: Vec<Sample<'_>>,
+    samples: Vec<(Labels<'_>, f64)>,
     set: impl Fn(&mut Metric, f64),
 ) -> MetricFamily {
     let metrics = samples
         .into_iter()
         .map(|(labels, value)| {
             let mut metric = Metric::from_label(labels.into_iter().map(label).collect());
-            set(&mut metric, value as f64);
+            set(&mut metric, value);
             metric
         })
         .collect();

@@ -1,5 +1,8 @@
 use super::*;
-use crate::api::{HistogramView, PeerView, QueueView, Traffic, VerdictCount, WorkerView};
+use crate::api::{
+    ExporterStatus, FlowsWaiting, HistogramView, PeerView, QueueView, Traffic, VerdictCount,
+    WorkerView,
+};
 use postern_io::offload::{Half, HalfState};
 use postern_proto::fate::DropReason;
 use postern_proto::keys::PrivateKey;
@@ -95,11 +98,33 @@ fn facts() -> Facts {
             ..PolicyStatus::default()
         },
         log: FlowLogStatus {
-            offered: 8,
+            made: 8,
             written: 5,
             lost: 1,
             lag: 2,
-            failing: None,
+            flows_seen: 40,
+            flows_written: 30,
+            flows_lost: 4,
+            flows_waiting: FlowsWaiting {
+                window: 3,
+                worker: 1,
+                channel: 2,
+            },
+            head: 91,
+            synced: 90,
+            oldest_ms: 1_500,
+            sync_seconds: HistogramView::with_bounds(&[0.1]),
+            exporters: vec![ExporterStatus {
+                name: "loki".into(),
+                position: 80,
+                acknowledged: 8,
+                lag_records: 11,
+                lag_seconds: 2,
+                retries: 1,
+                failing: Some("refused".into()),
+                ..ExporterStatus::default()
+            }],
+            ..FlowLogStatus::default()
         },
         log_queue: (1, 64),
         devices: 2,
@@ -135,7 +160,20 @@ fn every_fact_has_its_line() {
         r#"postern_offload_fallbacks_total{half="tun-write"} 3"#,
         "postern_records_written_total 5",
         "postern_records_lost_total 1",
-        "postern_record_lag 2",
+        "postern_records_made_total 8",
+        "postern_flows_seen_total 40",
+        "postern_flows_written_total 30",
+        "postern_flows_lost_total 4",
+        r#"postern_flows_waiting{where="window"} 3"#,
+        "postern_log_head 91",
+        "postern_log_synced 90",
+        "postern_log_writable 1",
+        "postern_log_oldest_timestamp_seconds 1.5",
+        r#"postern_export_up{exporter="loki"} 0"#,
+        r#"postern_export_position{exporter="loki"} 80"#,
+        r#"postern_export_acknowledged_total{exporter="loki"} 8"#,
+        r#"postern_export_lag_records{exporter="loki"} 11"#,
+        r#"postern_export_lag_seconds{exporter="loki"} 2"#,
         r#"postern_verdict_seconds_bucket{le="0.000001"} 1"#,
         r#"postern_verdict_seconds_bucket{le="0.001"} 1"#,
         r#"postern_verdict_seconds_bucket{le="+Inf"} 2"#,

@@ -7,6 +7,7 @@
 //! postern-load flood      --to 203.0.113.2:51820 --gateway-key KEY --kind strangers --rate 20000
 //! postern-load replay     --to 203.0.113.2:51820 --gateway-key KEY --inner 100.96.0.2,100.96.0.3 …
 //! postern-load order run  --to 192.0.2.10:7001 --rate 20000
+//! postern-load opens      --to 192.0.2.10:20000 --rate 10000
 //! ```
 //!
 //! Keys come from a seed, so that the one who enrols devices and the one who plays them need to
@@ -18,6 +19,7 @@ mod enrol;
 mod flood;
 mod handshakes;
 mod lab;
+mod opens;
 mod order;
 mod replay;
 mod report;
@@ -53,6 +55,8 @@ enum Verb {
     /// Numbered datagrams to an echo and back: what came late, twice, or not at all.
     #[command(subcommand)]
     Order(order::Order),
+    /// New flows at a rate.
+    Opens(opens::Opens),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Flood(verb) => verb.run(output),
         Verb::Replay(verb) => verb.run(output),
         Verb::Order(verb) => verb.run(output),
+        Verb::Opens(verb) => verb.run(output),
     };
     report::exit(done)
 }

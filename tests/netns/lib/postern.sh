@@ -66,8 +66,12 @@ drops() { metric postern_packets_dropped_total "reason=\"$1\""; }
 metric_above() { [ "$(metric "$1" "$3")" -gt "$2" ]; }
 drops_above() { [ "$(drops "$1")" -gt "$2" ]; }
 
-# Flow records, one JSON object per line, over all rotated files. records JQ_FILTER
-records() { cat "$GW"/data/flows*.jsonl | jq -c "select($1)"; }
+# Flow records, one JSON object per line, over all segments. records JQ_FILTER
+records() { cat "$GW"/data/flows/*.jsonl | jq -c "select(.kind == \"flow\") | select($1)"; }
+# What the log says of itself. log_events JQ_FILTER
+log_events() { cat "$GW"/data/flows/*.jsonl | jq -c "select(.kind == \"log\") | select($1)"; }
+log_event_exists() { [ -n "$(log_events "$1" | head -1)" ]; }
+wait_log_event() { wait_for "${3:-5}" "the log to say $1" log_event_exists "$2"; }
 record_exists() { [ -n "$(records "$1" | head -1)" ]; }
 wait_record() { wait_for "${3:-5}" "a record of $1" record_exists "$2"; }
 

@@ -114,6 +114,9 @@ world_down() {
     [ -e "/run/netns/$WORLD-$h" ] && ip netns del "$WORLD-$h"
   done
   [ -n "${KEEP_LOGS:-}" ] && mkdir -p "$KEEP_LOGS" && cp -r "$W/log" "$KEEP_LOGS/${TEST:-world}-$$"
+  # A gateway that was killed leaves its counts in shared memory; a test may have mounted a disk of its own.
+  rm -f /dev/shm/postern*"${W//\//_}"*.made
+  awk -v w="$W/" 'index($2, w) == 1 { print $2 }' /proc/self/mounts | xargs -r umount
   rm -rf "$W"
   W=
 }

@@ -47,6 +47,8 @@ pub struct Watch {
     drops: DropCounts,
     worker: Shard,
     seq: u64,
+    /// Attempts that the records of this run stand for.
+    attempts: u64,
     open: BTreeSet<u64>,
     denied: BTreeMap<&'static str, u64>,
     taken: BTreeSet<u64>,
@@ -70,6 +72,7 @@ impl Watch {
             drops: DropCounts::default(),
             worker,
             seq: 0,
+            attempts: 0,
             open: BTreeSet::new(),
             denied: BTreeMap::new(),
             taken: BTreeSet::new(),
@@ -85,6 +88,7 @@ impl Watch {
         self.worker = worker;
         self.drops = DropCounts::default();
         self.seq = 0;
+        self.attempts = 0;
         self.open.clear();
         self.denied.clear();
     }
@@ -222,6 +226,7 @@ impl Watch {
         for record in records {
             self.seq += 1;
             self.records_ever += 1;
+            self.attempts += record.attempts();
             if (record.worker, record.seq) != (self.worker.index, self.seq) {
                 return Err(format!("no record {} before {record:?}", self.seq));
             }
@@ -409,6 +414,14 @@ impl World {
                 "{} records made, {} taken",
                 self.gateway.records_made(),
                 self.watch.seq
+            ));
+        }
+        let waiting = self.gateway.attempts_in_windows();
+        if counters.attempts() != self.watch.attempts + waiting {
+            return Err(format!(
+                "{} attempts seen, {} recorded, {waiting} in windows",
+                counters.attempts(),
+                self.watch.attempts
             ));
         }
         if self.gateway.next_deadline() > self.model.next_deadline() {

@@ -66,8 +66,14 @@ const IMPORTS: [(&str, &[&str], &str); 10] = [
     ),
     (
         "postern-speed",
-        &["postern", "postern-engine", "postern-io", "postern-proto"],
-        "it measures the whole road, from the TUN of one end to that of the other",
+        &[
+            "postern",
+            "postern-engine",
+            "postern-gateway",
+            "postern-io",
+            "postern-proto",
+        ],
+        "it measures the whole road, from the TUN of one end to that of the other, and to the log",
     ),
 ];
 

@@ -3,6 +3,7 @@
 
 use divan::{Bencher, black_box, counter::BytesCount, counter::ItemsCount};
 use postern_engine::flow::{Flow, FlowTable};
+use postern_engine::hint::Hint;
 use postern_engine::policy::{self, Policy, RuleId};
 use postern_io::checksum;
 use postern_io::join::{Joinable, Joiner};
@@ -176,6 +177,7 @@ fn flow(key: FlowKey, id: u64, policy: &Arc<Policy>) -> Flow {
         packets_in: 0,
         tcp: None,
         resumed: false,
+        hint: Hint::default(),
         cut: None,
     }
 }

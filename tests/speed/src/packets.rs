@@ -15,6 +15,7 @@ const UDP_HEADERS: usize = 20 + 8;
 const SEGMENT: usize = DEFAULT_MTU - TCP_HEADERS;
 
 const SYN: u8 = 2;
+const RST: u8 = 4;
 const ACK: u8 = 16;
 
 /// What is sent.
@@ -126,6 +127,12 @@ impl Flow {
     #[must_use]
     pub fn syn(&self) -> Read {
         self.segment(From::Device, SYN, 0, 0, None)
+    }
+
+    /// The target's refusal of that SYN.
+    #[must_use]
+    pub fn reset(&self) -> Read {
+        self.segment(From::Target, RST | ACK, 0, 0, None)
     }
 
     fn segment(

@@ -17,6 +17,7 @@ use postern_proto::outbox::Endpoint;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 const DEVICE: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 1);
@@ -189,6 +190,22 @@ impl Laptop {
 }
 
 impl Gate {
+    /// Time passes, and brings about what it does.
+    pub fn pass(&mut self, time: Duration) {
+        let Gate { engine, wire, now } = self;
+        now.mono = now.mono + time;
+        now.wall = Wall(now.wall.0 + u64::try_from(time.as_nanos()).unwrap_or(0));
+        if engine.next_deadline() <= now.mono {
+            engine.timeout(wire, *now);
+        }
+        wire.flush();
+    }
+
+    /// The engine itself.
+    pub fn engine(&mut self) -> &mut Gateway {
+        &mut self.engine
+    }
+
     /// The datagrams that these reads become.
     pub fn sealed(&mut self, reads: impl IntoIterator<Item = Read>) -> Datagrams {
         self.wire.keep();

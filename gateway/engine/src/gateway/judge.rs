@@ -146,6 +146,7 @@ impl Gateway {
     /// the client then.
     pub(super) fn deny(&mut self, attempt: Attempt, now: Now) -> Option<Box<Message>> {
         let device = self.devices.get(attempt.peer)?;
+        self.counters.attempts_denied += 1;
         let key = FlowKey::new(attempt.protocol, attempt.source, attempt.destination);
         let noted = self.denials.note(attempt, &device.who, now, || {
             let explained = self.policy.explain(&device.subject, &tuple(&key), now.wall);
