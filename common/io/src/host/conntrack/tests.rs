@@ -26,6 +26,11 @@ fn translating(test: impl FnOnce(Conntrack) + Send + 'static) {
         for address in [&DEVICES[1][..], &[GATEWAYS[1], TARGETS[1]]].concat() {
             ip(&format!("addr add {address}/128 dev lo nodad"));
         }
+        // The kernel installs IPv6 addresses by and by.
+        let settled = || ip("-6 route show table local").matches("fd09::").count() == 4;
+        while !settled() || !ip("-6 addr show tentative").is_empty() {
+            std::thread::yield_now();
+        }
         let mut nft = Command::new("nft")
             .args(["-f", "-"])
             .stdin(Stdio::piped())
