@@ -111,7 +111,7 @@ def build():
         series("Segments", "Files of the spool.", [prom(total("postern_log_segments"), "segments")], width=4,
                calcs=()),
         stat("Reaches back", "Age of the oldest record on disk.",
-             prom(f'time() - min({value("postern_log_oldest_timestamp_seconds")})'), "s", 3),
+             prom(f'time() - min({value("postern_log_oldest_timestamp_seconds")} > 0)'), "s", 3),
         stat("Removed undelivered, cut off", "In the time shown: records removed for space that an exporter had not delivered, and bytes of torn "
              "lines cut off at a start.",
              prom(f'{grown("postern_log_removed_unacknowledged_total")} + {grown("postern_log_repaired_bytes_total")}'), width=4,
@@ -130,9 +130,10 @@ def build():
                [prom(rate("postern_export_acknowledged_total", by="exporter"), "{{exporter}}")], "wps", 8),
         series("Retries", "Deliveries that had to be repeated.",
                [prom(rate("postern_export_retries_total", by="exporter"), "{{exporter}}")], "cps", 8),
-        series("Parked", "Records that a server refused for ever, since the start; they are in parked-NAME.jsonl.",
-               [prom(f'sum by (exporter) ({value("postern_export_parked_total")})', "{{exporter}}")], width=8,
-               calcs=("lastNotNull", "max")),
+        series("Parked and missed", "Since the start. Parked: records that a server refused for ever; they are in parked-NAME.jsonl. Missed: "
+               "records that were removed for space before they could be delivered.",
+               [prom(f'sum by (exporter) ({value(f"postern_export_{what}_total")})', f"{{{{exporter}}}} {what}")
+                for what in ("parked", "missed")], width=8, calcs=("lastNotNull", "max")),
     ])
     resources = ("Resources", 8, [
         series("Queues and tables", "How full each bounded one is.",
