@@ -10,6 +10,8 @@ mod history;
 mod made;
 pub mod privacy;
 #[cfg(test)]
+mod describe;
+#[cfg(test)]
 mod sample;
 mod tally;
 mod writer;

@@ -33,16 +33,19 @@ pub struct Device {
 /// The part of a record that says who.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Who {
-    /// The user; absent for a machine.
+    /// The user.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "unless it is a machine, or `privacy` drops it"))]
     pub user: Option<String>,
     /// The user's groups, sorted.
     pub groups: Vec<String>,
-    /// The device's name. Never absent, unless the log is told not to keep it.
+    /// The device's name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "unless `privacy` drops it"))]
     pub device: Option<String>,
-    /// The first 8 characters of its public key. Goes with the name.
+    /// The first 8 characters of its public key.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "unless `privacy` drops it"))]
     pub device_key: Option<String>,
 }
 

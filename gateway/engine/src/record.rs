@@ -18,15 +18,15 @@ pub const SCHEMA: u32 = 2;
 /// One line of the flow log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Record {
-    /// [`SCHEMA`].
+    /// Version of the fields: rises when one changes its name, its type or its meaning.
     pub schema: u32,
-    /// A record about traffic; other lines of the log say other things.
+    /// What the line is about.
     pub kind: Kind,
     /// The gateway's name.
     pub gateway: Arc<str>,
-    /// This run of the gateway.
+    /// Which run of the gateway.
     pub boot: Arc<str>,
-    /// The shard that made it, from 0.
+    /// Which of its workers made the record, from 0. A device keeps its worker through a run.
     pub worker: u8,
     /// Counts from 1 for each worker in each run, without gaps: a missing number is a missing
     /// record.
@@ -41,13 +41,15 @@ pub struct Record {
     pub verdict: Decision,
     /// The rule that decided; `default` when none matched.
     pub rule: String,
-    /// SHA-256 of the policy that decided.
+    /// SHA-256 of the text of the policy that decided.
     pub policy: Arc<str>,
     /// Who asked.
     #[serde(flatten)]
     pub who: Arc<Who>,
-    /// Where the device was on the Internet at this moment; absent while nobody knows.
+    /// Where the device was on the Internet at this moment: address and port, or a pseudonym of the
+    /// address.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "once the device was heard, unless `privacy` drops it"))]
     pub client_outer: Option<Outer>,
     /// TCP, UDP or ICMP.
     #[schemars(schema_with = "protocol")]
@@ -56,13 +58,15 @@ pub struct Record {
     pub src_address: IpAddr,
     /// The device's port, or the echo id.
     pub src_port: u16,
-    /// The address that was asked for; none when one record stands for many (`scan`).
+    /// The address that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "unless `scan`"))]
     pub dst_address: Option<IpAddr>,
     /// The port that was asked for; zero for ICMP.
     pub dst_port: u16,
     /// The policy's name for the destination.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when the rule names one"))]
     pub target: Option<String>,
     /// What the target saw as the source. Only the kernel that translates knows it, so the engine
     /// leaves it to whoever writes the record.
@@ -95,11 +99,14 @@ pub enum Outer {
 /// The source that a target saw: what joins its own logs to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Egress {
-    /// The gateway's address where it masquerades, the device's where it routes.
+    /// The source address that the target saw: the gateway's where it masquerades, the device's
+    /// where it routes.
     #[serde(rename = "egress_address")]
+    #[schemars(extend("x-present" = "open, closed; when known"))]
     pub address: IpAddr,
-    /// The port that the kernel chose; the echo id for ICMP.
+    /// The source port that the target saw; the echo id for ICMP.
     #[serde(rename = "egress_port")]
+    #[schemars(extend("x-present" = "open, closed; when known"))]
     pub port: u16,
 }
 
@@ -148,6 +155,7 @@ pub struct Opened {
     pub start: Wall,
     /// Taken up in the middle, after a restart of the gateway.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-present" = "when true"))]
     pub resumed: bool,
 }
 
@@ -168,6 +176,7 @@ pub struct Closed {
     pub duration_ms: u64,
     /// Taken up in the middle, after a restart of the gateway.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-present" = "when true"))]
     pub resumed: bool,
     /// Bytes from the device to the target, inner IP headers included.
     pub bytes_out: u64,
@@ -177,13 +186,15 @@ pub struct Closed {
     pub packets_out: u64,
     /// Packets from the target to the device.
     pub packets_in: u64,
-    /// The furthest state, for TCP.
+    /// The furthest state of the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "TCP"))]
     pub tcp_state: Option<TcpState>,
     /// How it ended.
     pub close_reason: CloseReason,
-    /// For a flow that was cut: the condition that no longer holds.
+    /// The rule that comes nearest now, and what it asks for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when the policy cut it"))]
     pub failed_condition: Option<Words>,
     /// What the first bytes showed of the protocol; none for what is not TCP, shows nothing, or
     /// was taken up in the middle.
@@ -195,22 +206,22 @@ pub struct Closed {
 /// hint for whoever reads the record, and no proof of anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Hints {
-    /// The protocol: `ssh` when either end says so, `tls` for a ClientHello, `http` for an HTTP/1
-    /// request line. Example: `"ssh"`.
+    /// What the first bytes look like: a hint, no proof.
+    #[schemars(extend("x-present" = "when they show it, unless `privacy` drops it"))]
     pub app: App,
     /// The SSH client's identification string (RFC 4253, section 4.2), at most 253 characters of
-    /// printable ASCII; `?` stands for any other byte. In closed records with `app` `ssh`, if the
-    /// client sent one. Example: `"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7"`.
+    /// printable ASCII; `?` stands for any other byte.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "`ssh`, when it said so"))]
     pub ssh_client: Option<Box<str>>,
-    /// The SSH server's identification string, as `ssh_client`. Example: `"SSH-2.0-OpenSSH_9.6"`.
+    /// The SSH server's identification string, as `ssh_client`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "`ssh`, when it said so"))]
     pub ssh_server: Option<Box<str>>,
     /// The host name that a TLS client asked for (RFC 6066, section 3), in lower case, at most 253
-    /// characters; with Encrypted Client Hello the outer one. In closed records with `app` `tls`,
-    /// if the client named one: none when it connects to an address. Example:
-    /// `"kubernetes.example.com"`.
+    /// characters; with Encrypted Client Hello the outer one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "`tls`, when it said so"))]
     pub tls_sni: Option<Box<str>>,
 }
 
@@ -218,24 +229,28 @@ pub struct Hints {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum App {
-    /// SSH.
+    /// Either end says that it speaks SSH.
     Ssh,
-    /// TLS, whatever is inside.
+    /// A ClientHello, whatever is inside.
     Tls,
-    /// HTTP/1 in clear.
+    /// An HTTP/1 request line in clear.
     Http,
 }
 
 /// What is known of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Denied {
-    /// From the closed list of drop reasons.
+    /// Why, from a closed list: `policy`, `device-to-device`, `spoofed-source`, `no-flow`,
+    /// `table-full`, `device-quota`, `log-unavailable`.
     pub deny_reason: &'static str,
-    /// The condition that failed, in words.
+    /// The condition that failed, in words: of the rule that would have allowed, where the policy
+    /// decided.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when there is more to say than `deny_reason`"))]
     pub failed_condition: Option<Words>,
     /// The rule that would have allowed, had that condition held.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when a rule would have"))]
     pub nearest_rule: Option<String>,
     /// How many attempts this record stands for. The sum over all records misses none.
     pub count: u64,
@@ -247,11 +262,13 @@ pub struct Denied {
     #[serde(serialize_with = "rfc3339")]
     #[schemars(schema_with = "date_time")]
     pub end: Wall,
-    /// The ports that were asked for, at most 16, when there were several.
+    /// The ports that were asked for, at most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-present" = "when several"))]
     pub dst_ports: Vec<u16>,
     /// The record stands for attempts at many addresses.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-present" = "when true"))]
     pub scan: bool,
 }
 
@@ -267,13 +284,13 @@ pub enum CloseReason {
     Idle,
     /// The policy no longer allows it.
     Policy,
-    /// The session became too old.
+    /// Reserved: the session became too old.
     Session,
-    /// A posture check no longer holds.
+    /// Reserved: a posture check no longer holds.
     Posture,
     /// The device was revoked.
     Revoked,
-    /// The grant ended.
+    /// Reserved: the grant ended.
     GrantEnded,
     /// An admin cut it.
     Killed,

@@ -20,9 +20,9 @@ use std::sync::Arc;
 /// One line of the log about the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LogEvent {
-    /// [`SCHEMA`].
+    /// Version of the fields, as in records.
     pub schema: u32,
-    /// Always `log`.
+    /// What the line is about.
     pub kind: LogKind,
     /// The gateway's name.
     pub gateway: Arc<str>,
@@ -79,8 +79,10 @@ pub struct Started {
     pub previous: Previous,
     /// The run before, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "unless there was none"))]
     pub previous_boot: Option<Arc<str>>,
     /// How many workers make records in this run, numbered from 0.
+    #[serde(rename = "worker_count")]
     pub workers: u8,
 }
 
@@ -134,11 +136,12 @@ pub struct WorkerCounts {
     pub worker: u8,
     /// How many it made: the highest `seq`. Absent after a crash, when nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when known"))]
     pub made: Option<u64>,
     /// How many of them are in the log.
     pub written: u64,
-    /// How many of them are known not to be, those that a [`Lost`] states included. Where `made`
-    /// is known, it is `made` less `written`.
+    /// How many of them are known not to be, those that a `lost` line states included. Where
+    /// `made` is known, it is `made` less `written`.
     pub lost: u64,
 }
 
@@ -153,9 +156,11 @@ pub struct Lost {
     pub flows: u64,
     /// The first `seq` that is missing, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when known"))]
     pub first_seq: Option<u64>,
     /// The last `seq` that is missing, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when known"))]
     pub last_seq: Option<u64>,
     /// When the first of them was lost.
     #[serde(serialize_with = "rfc3339")]

@@ -104,7 +104,12 @@ impl Redactor {
             .and_then(|outer| self.outer(outer));
         match &mut record.detail {
             Detail::Open(_) => {}
-            Detail::Closed(closed) => self.words(&mut closed.failed_condition),
+            Detail::Closed(closed) => {
+                self.words(&mut closed.failed_condition);
+                if self.config.hints == Hints::Drop {
+                    closed.hints = None;
+                }
+            }
             Detail::Denied(denied) => self.words(&mut denied.failed_condition),
         }
     }

@@ -8,7 +8,7 @@ use super::event::{
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::Device;
 use postern_engine::policy::Policy;
-use postern_engine::record::{Detail, Egress, Record};
+use postern_engine::record::{App, Detail, Egress, Hints, Record};
 use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
 use postern_proto::ecn::Ecn;
 use postern_proto::keys::PrivateKey;
@@ -16,6 +16,7 @@ use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::outbox::{Endpoint, Outbox};
 use postern_proto::peers::{PeerId, Peers};
 use postern_proto::{mtu, reply};
+use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,7 @@ rules:
     to: [deploy]
 ";
 
+const START: Wall = Wall(1_795_323_643_120_000_000);
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 const FIN: u8 = 1;
@@ -105,7 +107,11 @@ pub(super) fn records() -> Vec<Record> {
     world.gateway.shut_down(&mut Outs::default(), world.now);
 
     let mut records = world.gateway.take_records();
+    let mut hints = hints().into_iter();
     for record in &mut records {
+        if let Detail::Closed(closed) = &mut record.detail {
+            closed.hints = hints.next().map(Box::new);
+        }
         // What the engine leaves to the log's thread.
         if !matches!(record.detail, Detail::Denied(_)) {
             record.egress = Some(Egress {
@@ -117,17 +123,79 @@ pub(super) fn records() -> Vec<Record> {
     records
 }
 
-/// One of each event.
-#[allow(dead_code)]
-pub(super) fn events() -> Vec<LogEvent> {
-    let time = Wall(1_795_323_643_120_000_000);
-    let later = Wall(time.0 + 1_880_000_000);
-    let counts = |made| WorkerCounts {
-        worker: 0,
-        made,
-        written: 40,
-        lost: made.map_or(0, |made| made - 40),
+fn hints() -> [Hints; 2] {
+    let said = |text: &str| Some(text.into());
+    let tls = Hints {
+        app: App::Tls,
+        ssh_client: None,
+        ssh_server: None,
+        tls_sni: said("kubernetes.internal"),
     };
+    let ssh = Hints {
+        app: App::Ssh,
+        ssh_client: said("SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7"),
+        ssh_server: said("SSH-2.0-OpenSSH_9.6"),
+        tls_sni: None,
+    };
+    [tls, ssh]
+}
+
+/// A log with a line of every kind, each without `n`, `prev` and `crc`: what a run wrote after
+/// another had crashed, which lost some records, until it stopped. It tells one story, so that
+/// its losses are those that it states.
+pub(super) fn log() -> Vec<String> {
+    let records = records();
+    let end = records.last().expect("some").time;
+    let lost: Vec<&Record> = records.iter().filter(|record| is_lost(record)).collect();
+    let count = |records: usize| u64::try_from(records).expect("few");
+    let flows =
+        |records: &mut dyn Iterator<Item = &Record>| -> u64 { records.map(Record::attempts).sum() };
+    let (made, missing) = (count(records.len()), count(lost.len()));
+    let (first, last) = (lost[0], lost[lost.len() - 1]);
+    let loss = Event::Lost(Lost {
+        worker: 0,
+        count: missing,
+        flows: flows(&mut lost.iter().copied()),
+        first_seq: Some(first.seq),
+        last_seq: Some(last.seq),
+        from: first.time,
+        to: last.time,
+    });
+    let stopped = Event::Stopped(Stopped {
+        workers: vec![WorkerCounts {
+            worker: 0,
+            made: Some(made),
+            written: made - missing,
+            lost: missing,
+        }],
+        flows_seen: flows(&mut records.iter()),
+        flows_written: flows(&mut records.iter().filter(|record| !is_lost(record))),
+        flows_lost: flows(&mut lost.iter().copied()),
+    });
+
+    let mut lines: Vec<String> = beginning().iter().map(line).collect();
+    lines.insert(4, crashed(&records[0]));
+    for record in &records {
+        if record.seq == first.seq {
+            lines.extend(troubles(loss.clone(), last.time).iter().map(line));
+        }
+        if !is_lost(record) {
+            lines.push(line(record));
+        }
+    }
+    lines.push(line(&event(end, stopped)));
+    lines
+}
+
+/// Most of what the scan caused.
+fn is_lost(record: &Record) -> bool {
+    let Some(IpAddr::V4(to)) = record.dst_address else {
+        return false;
+    };
+    to.octets()[2] == 3 && to.octets()[3] > 0
+}
+
+fn beginning() -> [LogEvent; 5] {
     let events = [
         Event::Started(Started {
             version: "0.1.0".into(),
@@ -136,36 +204,13 @@ pub(super) fn events() -> Vec<LogEvent> {
             workers: 1,
         }),
         Event::Repaired(Repaired {
-            segment: 1,
+            segment: 70_001,
             cut_bytes: 212,
         }),
         Event::Damaged(Damaged {
-            segment: 1,
+            segment: 60_001,
             offset: 4096,
             bytes: 512,
-        }),
-        Event::CrashedRun(CrashedRun {
-            crashed_boot: "3".into(),
-            workers: vec![counts(Some(42))],
-            flows_closed: 5,
-        }),
-        Event::Lost(Lost {
-            worker: 0,
-            count: 3,
-            flows: 2,
-            first_seq: Some(8),
-            last_seq: Some(10),
-            from: time,
-            to: later,
-        }),
-        Event::Unwritable(Unwritable {
-            from: time,
-            to: later,
-            error: "No space left on device (os error 28)".into(),
-        }),
-        Event::ClockStepped(ClockStepped {
-            from: later,
-            to: time,
         }),
         Event::Removed(Removed {
             from_n: 1,
@@ -173,16 +218,61 @@ pub(super) fn events() -> Vec<LogEvent> {
             why: Removal::Size,
             unacknowledged: 40,
         }),
-        Event::Stopped(Stopped {
-            workers: vec![counts(Some(43))],
-            flows_seen: 24,
-            flows_written: 22,
-            flows_lost: 2,
+        Event::CrashedRun(CrashedRun {
+            crashed_boot: "3".into(),
+            workers: vec![WorkerCounts {
+                worker: 0,
+                made: Some(42),
+                written: 40,
+                lost: 2,
+            }],
+            flows_closed: 1,
         }),
     ];
-    let events = events.into_iter();
-    let event = |event| LogEvent::new(&"gw".into(), &"4".into(), later, event);
-    events.map(event).collect()
+    events.map(|what| event(START, what))
+}
+
+fn troubles(lost: Event, now: Wall) -> [LogEvent; 3] {
+    let later = Wall(now.0 + 1_880_000_000);
+    let unwritable = Event::Unwritable(Unwritable {
+        from: now,
+        to: later,
+        error: "No space left on device (os error 28)".into(),
+    });
+    let stepped = Event::ClockStepped(ClockStepped {
+        from: later,
+        to: now,
+    });
+    [
+        event(later, unwritable),
+        event(later, lost),
+        event(now, stepped),
+    ]
+}
+
+/// The closing record of a flow of the run before, whose end nobody saw.
+fn crashed(open: &Record) -> String {
+    let mut closed = serde_json::to_value(open).expect("encodes");
+    let fields = closed.as_object_mut().expect("an object");
+    fields.remove("seq");
+    for (name, value) in [
+        ("boot", "3"),
+        ("state", "closed"),
+        ("start", "2026-11-22T04:58:00.112Z"),
+        ("end", "2026-11-22T04:59:12.800Z"),
+        ("close_reason", "crashed"),
+    ] {
+        fields.insert(name.to_owned(), value.into());
+    }
+    line(&closed)
+}
+
+fn event(time: Wall, event: Event) -> LogEvent {
+    LogEvent::new(&"gw".into(), &"4".into(), time, event)
+}
+
+fn line(what: &impl Serialize) -> String {
+    serde_json::to_string(what).expect("encodes")
 }
 
 struct World {
@@ -196,7 +286,7 @@ impl World {
         let key = PrivateKey::from_random([1; 32]);
         let now = Now {
             mono: Mono(1_000_000_000_000),
-            wall: Wall(1_795_323_643_120_000_000),
+            wall: START,
         };
         let settings = Settings {
             name: "gw".into(),

@@ -25,15 +25,15 @@ fn a_run_says_how_the_one_before_ended() {
     };
     assert_eq!(
         started(Previous::None, None),
-        r#""event":"started","version":"0.1.0","previous":"none","workers":2}"#
+        r#""event":"started","version":"0.1.0","previous":"none","worker_count":2}"#
     );
     assert_eq!(
         started(Previous::Clean, Some("3")),
-        r#""event":"started","version":"0.1.0","previous":"clean","previous_boot":"3","workers":2}"#
+        r#""event":"started","version":"0.1.0","previous":"clean","previous_boot":"3","worker_count":2}"#
     );
     assert_eq!(
         started(Previous::Crashed, Some("3")),
-        r#""event":"started","version":"0.1.0","previous":"crashed","previous_boot":"3","workers":2}"#
+        r#""event":"started","version":"0.1.0","previous":"crashed","previous_boot":"3","worker_count":2}"#
     );
 }
 
