@@ -5,12 +5,12 @@
 //! Who owns what: a [`RecordSender`] is a worker's end, `writer` the thread, [`FlowLogHandle`] the
 //! control plane's view. They share nothing but counters.
 
+#[cfg(test)]
+mod describe;
 pub mod event;
 mod history;
 mod made;
 pub mod privacy;
-#[cfg(test)]
-mod describe;
 #[cfg(test)]
 mod sample;
 mod tally;

@@ -178,12 +178,13 @@ impl PseudonymKey {
     /// See [`PrivacyError`].
     pub fn read(data_dir: &Path) -> Result<PseudonymKey, PrivacyError> {
         let path = data_dir.join(KEY_FILE);
-        let failed = |reason: io::Error| match reason.kind() {
-            io::ErrorKind::NotFound => PrivacyError::NoKey(path.clone()),
-            _ => PrivacyError::Io {
-                path: path.clone(),
-                reason,
-            },
+        let failed = |reason: io::Error| {
+            let path = path.clone();
+            if reason.kind() == io::ErrorKind::NotFound {
+                PrivacyError::NoKey(path)
+            } else {
+                PrivacyError::Io { path, reason }
+            }
         };
         let file = File::open(&path).map_err(failed)?;
         let mode = file.metadata().map_err(failed)?.mode() & 0o7777;

@@ -179,9 +179,10 @@ fn row(rows: &mut String, name: &str, schema: &Value, required: bool, example: &
             ))
         });
     let meaning = cell(meaning) + &listed.collect::<String>();
-    let example_text = match example {
-        Value::Array(_) if items.is_object() => String::new(),
-        other => format!("`{}`", cell(&short(&other.to_string()))),
+    let example_text = if example.is_array() && items.is_object() {
+        String::new()
+    } else {
+        format!("`{}`", cell(&short(&example.to_string())))
     };
     rows.push_str(&format!(
         "| `{name}` | {} | {present} | {meaning} | {example_text} |\n",
