@@ -3,7 +3,7 @@
 
     dashboards.py FOLDER_WITH_NODE_MODULES [RECORDS.jsonl]
 
-With records of a real gateway, every field that a query takes from a line must be in one of them.
+Fields and words are those of docs/records.schema.json; with records of a real gateway, the fields are those of theirs.
 """
 
 import json
@@ -63,7 +63,18 @@ def structure(name, board):
                 fault(where, f"names the data source {source['uid']}; only variables know it elsewhere")
 
 
-def judge(where, expr, parsed, record_fields, extra=()):
+def schema():
+    """The fields that a record may have, and the words that some of them are limited to."""
+    fields, words = set(), {}
+    for kind in json.loads((queries.DOCS / "records.schema.json").read_text())["oneOf"]:
+        for field, of in kind["properties"].items():
+            fields.add(field)
+            for each in (of, *of.get("oneOf", ())):
+                words.setdefault(field, set()).update(each.get("enum", []), [each["const"]] if "const" in each else [])
+    return fields, {field: allowed for field, allowed in words.items() if allowed}
+
+
+def judge(parsed, record_fields, words, extra=()):
     """What is wrong with one LogQL query."""
     for after in parsed["errors"]:
         yield f"does not parse after {after!r}"
@@ -76,6 +87,10 @@ def judge(where, expr, parsed, record_fields, extra=()):
         yield f"uses {label}, which is neither a label nor structured metadata nor taken from the line"
     for field in set(parsed["fields"].values()) - record_fields:
         yield f"takes {field} from the line, which no record has"
+    for label, value in parsed["values"]:
+        field = parsed["fields"].get(label, label)
+        if field in words and value not in words[field] | {".*"}:
+            yield f"compares {label} with {value}, which it never is"
 
 
 def parse(folder, exprs):
@@ -83,7 +98,7 @@ def parse(folder, exprs):
     return json.loads(subprocess.run(command, input=json.dumps(exprs), text=True, capture_output=True, check=True).stdout)
 
 
-def logql(folder, record_fields):
+def logql(folder, record_fields, words):
     found = [(where, queries.filled(expr), target) for where, expr, target in queries.of_dashboards("loki")]
     found += [(where, expr, {}) for where, expr in queries.of_documents("logql")]
     for (where, expr, target), parsed in zip(found, parse(folder, [expr for _, expr, _ in found])):
@@ -91,12 +106,12 @@ def logql(folder, record_fields):
         for step in target.get("panel", {}).get("transformations", []):
             if step["id"] == "filterFieldsByName":
                 extra += step["options"]["include"]["names"]
-        for what in judge(where, expr, parsed, record_fields, extra):
+        for what in judge(parsed, record_fields, words, extra):
             fault(where, f"{what}\n    {expr}")
     return len(found)
 
 
-def selftest(folder):
+def selftest(folder, words):
     """A test that cannot fail proves nothing: these must."""
     broken = {
         '{job="postern"} | jsn': "does not parse",
@@ -107,22 +122,23 @@ def selftest(folder):
         'sum by (usr) (count_over_time({job="postern"}[5m]))': "uses usr",
         '{job="postern"} | label_format a=`{{.usr}}`': "uses usr",
         'sum(sum_over_time({job="postern"} | unwrap size [5m]))': "uses size",
+        '{job="postern", verdict="denied"}': "compares verdict with denied",
+        '{job="postern"} | close_reason=~`policy|sesion`': "compares close_reason with sesion",
     }
     for (expr, expected), parsed in zip(broken.items(), parse(folder, list(broken))):
-        said = list(judge("selftest", expr, parsed, {"count"}))
+        said = list(judge(parsed, {"count"}, words))
         if not any(expected in each for each in said):
             fault("selftest", f"{expr} should be refused with {expected!r}, and got {said}")
 
 
 def main(folder, records=None):
+    record_fields, words = schema()
     if records:
         record_fields = {field for line in open(records) for field in json.loads(line)}
-    else:
-        record_fields = set(re.findall(r"`(\w+)`", (queries.DOCS / "records.md").read_text()))
     for name, board in queries.dashboards().items():
         structure(f"{name}.json", board)
-    selftest(folder)
-    count = logql(folder, record_fields)
+    selftest(folder, words)
+    count = logql(folder, record_fields, words)
     print("\n".join(faults) or f"{count} LogQL queries parse, and every name in them is known")
     return 1 if faults or not count else 0
 

@@ -1,6 +1,7 @@
 // Takes LogQL apart by the grammar of Grafana's own editor: reads a JSON array of queries, writes one of
 //   { errors: [text after which it went wrong], stream: [labels that select], fields: {label: field of the record},
-//     made: [labels that label_format makes], used: [labels that filters, groups and unwrap name] }
+//     made: [labels that label_format makes], used: [labels that filters, groups and unwrap name],
+//     values: [[label, value that a matcher compares it with]] }
 //   node logql.mjs FOLDER_WITH_NODE_MODULES <queries.json
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
@@ -9,7 +10,7 @@ import { resolve } from "node:path";
 const { parser } = createRequire(resolve(process.argv[2], "package.json"))("@grafana/lezer-logql");
 
 function read(query) {
-  const seen = { errors: [], stream: [], fields: {}, made: [], used: [] };
+  const seen = { errors: [], stream: [], fields: {}, made: [], used: [], values: [] };
   const text = (node) => query.slice(node.from, node.to);
   const under = (node, name) => node.parent && (node.parent.name === name || under(node.parent, name));
   parser.parse(query).iterate({
@@ -21,6 +22,9 @@ function read(query) {
       if (node.name === "LabelFormatMatcher") {
         seen.made.push(text(node.firstChild));
         seen.used.push(...[...text(node.lastChild).matchAll(/\.(\w+)/g)].map((found) => found[1]));
+      }
+      if (node.name === "Matcher" && node.lastChild.name === "String") {
+        for (const value of text(node.lastChild).slice(1, -1).split("|")) seen.values.push([text(node.firstChild), value]);
       }
       if (node.name !== "Identifier") return;
       if (under(node, "Selector")) seen.stream.push(text(node));
