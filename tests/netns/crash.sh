@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.sh" || exit 1
 test_begin
 need_load
 world_up
-gateway_up "limits: { flows: 400000, flows_per_device: 400000 }"
+gateway_up "limits: { flows: 500000, flows_per_device: 500000 }"
 { policy | sed 's|5353/udp|20000-40000/udp|'; } | policy_put
 admin policy reload >/dev/null
 client_up laptop ana-laptop ana@example.com admins
@@ -21,7 +21,7 @@ reached() { in_ns cluster nft -j list counter inet heard opens | jq '[.nftables[
 reached_more_than() { [ "$(reached)" -gt "$1" ]; }
 
 step "10 000 flows a second; kill -9 in the middle, and a new start"
-start opens laptop "$LOAD_BIN" opens --to $KUBE:20000 --rate 10000 --seconds 6 -o json
+start opens laptop "$LOAD_BIN" opens --to $KUBE:20000 --rate 10000 --seconds 12 -o json
 wait_for 5 "20 000 flows at the target" reached_more_than 20000
 stop gateway KILL || true
 before=$(reached)
@@ -30,7 +30,7 @@ wait_for 5 "flows at the target again" reached_more_than $((before + 10000))
 stop gateway KILL || true
 gateway_start
 opens_over() { gone "$(pid_of opens)"; }
-wait_for 10 "the load to end" opens_over
+wait_for 15 "the load to end" opens_over
 assert_eq "datagrams that the laptop could not send" 0 "$(jq .refused "$(log_of opens)")"
 
 step "two runs ended without a word; the next ones say what they left"

@@ -8,7 +8,7 @@ services_up
 SPOOL=$W/spool
 mkdir "$SPOOL"
 mount -t tmpfs -o size=1m,mode=700 postern-test "$SPOOL" || skip "no file system can be mounted here"
-gateway_up "flow_log: { dir: $SPOOL/flows, segment_size: 64KiB }"
+gateway_up "flow_log: { dir: $SPOOL/flows, segment_size: 128KiB }"
 client_up laptop ana-laptop ana@example.com admins
 assert_ok "ssh" ssh_in laptop $KUBE true
 

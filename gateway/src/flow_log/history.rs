@@ -45,7 +45,8 @@ pub(super) struct Past {
     pub(super) boot: String,
     /// What it left in shared memory.
     pub(super) left: Option<Left>,
-    /// For the closing records.
+    /// For the closing records: the run that writes them, and when it began.
+    pub(super) by: Arc<str>,
     pub(super) now: Wall,
 }
 
@@ -60,6 +61,9 @@ pub(super) struct Head<'a> {
     pub(super) time: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) event: Option<Cow<'a, str>>,
+    /// In a closing record for a run that crashed: the run that wrote it.
+    #[serde(borrow)]
+    pub(super) closed_by: Option<Cow<'a, str>>,
     #[serde(borrow)]
     state: Option<Cow<'a, str>>,
     worker: Option<u8>,
@@ -227,7 +231,7 @@ impl Run {
         let mut heard = true;
         each_line(&past.folder, *first, *last, |n, line| {
             if lines.contains(&n) {
-                chunk.extend(closing(line, &self.last_time, past.now));
+                chunk.extend(closing(line, &self.last_time, &past.by, past.now));
             }
             if chunk.len() >= CHUNK {
                 heard = to.send(Found::Closings(std::mem::take(&mut chunk))).is_ok();
@@ -288,7 +292,7 @@ fn each_line(
 }
 
 /// The closing record of a flow whose end nobody saw: its opening record, with what is known.
-fn closing(open: &[u8], last_time: &str, now: Wall) -> Option<Vec<u8>> {
+fn closing(open: &[u8], last_time: &str, by: &str, now: Wall) -> Option<Vec<u8>> {
     let mut record: Map<String, Value> = serde_json::from_slice(open).ok()?;
     // These belong to the line; and the number, to a worker that is gone.
     for field in ["n", "prev", "crc", "seq"] {
@@ -298,5 +302,6 @@ fn closing(open: &[u8], last_time: &str, now: Wall) -> Option<Vec<u8>> {
     record.insert("state".into(), "closed".into());
     record.insert("end".into(), last_time.into());
     record.insert("close_reason".into(), "crashed".into());
+    record.insert("closed_by".into(), by.into());
     serde_json::to_vec(&record).ok()
 }

@@ -146,6 +146,7 @@ impl<S: Storage> Writer<S> {
                 head: recovered.next_n - 1,
                 boot,
                 left,
+                by: writer.boot.clone(),
                 now: now.wall,
             };
             writer.past = Some(history::read(past).map_err(FlowLogError::Thread)?);
@@ -526,7 +527,7 @@ fn how_it_ended(last: Option<&[u8]>) -> (Previous, Option<String>) {
     } else {
         Previous::Crashed
     };
-    (how, Some(head.boot.into_owned()))
+    (how, Some(head.closed_by.unwrap_or(head.boot).into_owned()))
 }
 
 fn nanos(time: Duration) -> u64 {
