@@ -124,6 +124,9 @@ pub struct FlowView {
     pub source: SocketAddr,
     /// The target's end.
     pub destination: SocketAddr,
+    /// The policy's name for the target's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// The rule that allows it.
     pub rule: String,
     /// The policy generation that judged it last.

@@ -32,7 +32,7 @@ struct Cli {
 }
 
 /// Where the configuration is.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Where {
     /// The gateway's configuration.
     #[arg(long, short, value_name = "FILE", env = "POSTERN_CONFIG", default_value = config::DEFAULT_PATH)]
@@ -154,6 +154,13 @@ mod tests {
             "status -o json",
             "flows list --device ana --to 192.0.2.10:22/tcp",
             "flows tail --user ana@example.com -o json",
+            "flows tail --since 15m --verdict deny --to nodes",
+            "flows list --all --limit 20 --rule default -o json",
+            "flows list --dir copy --since 2026-11-22 --until 10:30 --state closed",
+            "flows top --by denials --of destination --since 1d --limit 5",
+            "flows verify",
+            "flows verify copy -o json",
+            "flows export --since 7d --until 1d --out bundle --dir copy",
             "flows kill 17 18",
             "flows kill --device ana",
             "policy check policy.yaml",
@@ -169,6 +176,12 @@ mod tests {
             "",
             "device add",
             "flows kill",
+            "flows list --verdict maybe",
+            "flows list --to 192.0.2.300",
+            "flows tail --until 1h",
+            "flows top --by fame",
+            "flows verify --head 41",
+            "flows export --since 1d",
             "policy explain --user u",
             "init d --endpoint x",
         ] {

@@ -29,6 +29,9 @@ pub fn flow(flow: &Flow, device: &DeviceState, now: Now) -> FlowView {
         protocol: flow.key.protocol,
         source: SocketAddr::new(flow.key.client(), flow.key.client_port),
         destination: SocketAddr::new(flow.key.target(), flow.key.target_port),
+        target: flow
+            .target
+            .map(|target| flow.policy.target_name(target).to_owned()),
         rule: flow.policy.rule_name(flow.rule).to_owned(),
         generation: flow.judged_at,
         opened_ms: flow.started.wall.millis(),

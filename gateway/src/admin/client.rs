@@ -75,6 +75,17 @@ impl Client {
         self.ask(Method::POST, path, body).await
     }
 
+    /// Begins to follow a stream of lines. From now on the other end keeps them for us.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn follow(&self, path: &str) -> Result<Follow, ClientError> {
+        Ok(Follow {
+            body: self.send(Method::GET, path, Vec::new()).await?.into_body(),
+            waiting: Vec::new(),
+        })
+    }
+
     /// Calls `each` for every line of a stream, until it returns false or the stream ends.
     ///
     /// # Errors
@@ -84,18 +95,10 @@ impl Client {
         path: &str,
         mut each: impl FnMut(&str) -> bool,
     ) -> Result<(), ClientError> {
-        let mut body = self.send(Method::GET, path, Vec::new()).await?.into_body();
-        let mut waiting = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(garbled)?.into_data() else {
-                continue;
-            };
-            waiting.extend_from_slice(&data);
-            while let Some(end) = waiting.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = waiting.drain(..=end).collect();
-                if !each(String::from_utf8_lossy(&line).trim_end()) {
-                    return Ok(());
-                }
+        let mut follow = self.follow(path).await?;
+        while let Some(line) = follow.next().await? {
+            if !each(&line) {
+                break;
             }
         }
         Ok(())
@@ -145,6 +148,34 @@ impl Client {
         Err(ClientError::Refused(
             serde_json::from_slice(&bytes).map_err(garbled)?,
         ))
+    }
+}
+
+/// A stream of lines that the gateway sends.
+#[derive(Debug)]
+pub struct Follow {
+    body: Incoming,
+    waiting: Vec<u8>,
+}
+
+impl Follow {
+    /// The next line without its line end; none when the stream is over.
+    ///
+    /// # Errors
+    /// [`ClientError::Garbled`].
+    pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
+        loop {
+            if let Some(end) = self.waiting.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.waiting.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            }
+            let Some(frame) = self.body.frame().await else {
+                return Ok(None);
+            };
+            if let Ok(data) = frame.map_err(garbled)?.into_data() {
+                self.waiting.extend_from_slice(&data);
+            }
+        }
     }
 }
 

@@ -157,6 +157,7 @@ async fn flows_are_listed_and_killed_by_filter() {
         protocol: Protocol::Tcp,
         source: "100.96.0.2:4000".parse().expect("socket"),
         destination: "192.0.2.10:22".parse().expect("socket"),
+        target: None,
         rule: "ssh to the nodes".into(),
         generation: 1,
         opened_ms: 0,

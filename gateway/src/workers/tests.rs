@@ -124,6 +124,7 @@ async fn flows_of_all_workers_are_listed_oldest_first() {
         protocol: Protocol::Udp,
         source: "100.96.0.2:1".parse().expect("literal"),
         destination: "192.0.2.10:2".parse().expect("literal"),
+        target: None,
         rule: "r".into(),
         generation: 1,
         opened_ms,

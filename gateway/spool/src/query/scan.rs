@@ -5,13 +5,14 @@ use super::filter::Filter;
 use super::needles::{Damaged, Matcher};
 use super::prune::may_hold;
 use crate::index::Index;
-use crate::line::MAX_LINE;
+use crate::line::{Line, MAX_LINE};
 use crate::segment::{SegmentFile, segments};
 use memchr::{memchr, memrchr};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -76,6 +77,23 @@ impl Segments {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// The number of the last whole line; none if there is none.
+    ///
+    /// # Errors
+    /// A segment cannot be read.
+    pub fn last_n(&self) -> Result<Option<u64>, Unreadable> {
+        for part in self.parts.iter().rev() {
+            let last = last_n_of(&part.path).map_err(|source| Unreadable {
+                path: part.path.clone(),
+                source,
+            })?;
+            if last.is_some() {
+                return Ok(last);
+            }
+        }
+        Ok(None)
     }
 
     /// The newest `limit` lines that `filter` selects, newest first. Stops as soon as it has them.
@@ -251,6 +269,28 @@ fn newest_of(
     Ok((found, report))
 }
 
+/// The number of the last good line among the last few of a file.
+fn last_n_of(path: &Path) -> io::Result<Option<u64>> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut buffer = vec![0; 2 * MAX_LINE];
+    let start = len.saturating_sub(count(buffer.len()));
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], start + count(filled)) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let whole = memrchr(b'\n', &buffer[..filled]).unwrap_or(0);
+    let mut lines = buffer[..whole].rsplit(|byte| *byte == b'\n');
+    Ok(lines
+        .find_map(|line| Line::parse(line).ok())
+        .map(|line| line.n))
+}
+
 /// Reads a file in blocks of whole lines. What is longer than a line may be is counted as damaged.
 fn read_blocks(
     path: &Path,
@@ -324,6 +364,6 @@ fn threads() -> usize {
     thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS))
 }
 
-fn count(parts: usize) -> u64 {
-    u64::try_from(parts).unwrap_or(u64::MAX)
+fn count(items: usize) -> u64 {
+    u64::try_from(items).unwrap_or(u64::MAX)
 }
