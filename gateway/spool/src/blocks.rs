@@ -1,14 +1,14 @@
 //! A file that no longer grows, cut into lines, in large reads and bounded memory.
 
 use crate::line::MAX_LINE;
-use crate::storage::StorageFile;
+use crate::storage::ReadAt;
 use std::io;
 
 /// Bytes of one read. With the rest of a line before it, a buffer holds at most `BLOCK + MAX_LINE`.
 pub(crate) const BLOCK: usize = 256 * 1024;
 
 /// Reads a file from one end to the other.
-pub(crate) struct Blocks<'f, F> {
+pub(crate) struct Blocks<'f, F: ?Sized> {
     file: &'f F,
     /// Where in the file the next read begins.
     offset: u64,
@@ -29,7 +29,7 @@ pub(crate) enum Piece<'a> {
     Rest(&'a [u8]),
 }
 
-impl<'f, F: StorageFile> Blocks<'f, F> {
+impl<'f, F: ReadAt + ?Sized> Blocks<'f, F> {
     pub(crate) fn new(file: &'f F) -> Self {
         Blocks {
             file,

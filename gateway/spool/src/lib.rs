@@ -35,4 +35,4 @@ pub use line::{Hash, Head, Line, LineFault, MAX_LINE};
 pub use reader::{Lines, ReadError, Reader};
 pub use segment::{SegmentFile, segments};
 pub use spool::{Recovered, Removed, Settings, Size, Spool, SpoolError, Unfit, Why};
-pub use storage::{Disk, Storage, StorageFile};
+pub use storage::{Disk, ReadAt, Storage, StorageFile};

@@ -37,14 +37,17 @@ pub trait Storage {
     fn sync_folder(&self) -> io::Result<()>;
 }
 
-/// An open file of a [`Storage`].
-pub trait StorageFile {
+/// Something that can be read at any place.
+pub trait ReadAt {
     /// Reads at an offset; less than asked at the end, or whenever it likes.
     ///
     /// # Errors
     /// Those of the system, as everywhere here.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+}
 
+/// An open file of a [`Storage`].
+pub trait StorageFile: ReadAt {
     /// Writes at an offset; may write less than given, but never nothing without an error.
     #[allow(clippy::missing_errors_doc)]
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
@@ -142,11 +145,23 @@ impl Storage for Disk {
     }
 }
 
-impl StorageFile for File {
+impl ReadAt for File {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, into, offset)
     }
+}
 
+impl ReadAt for [u8] {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let bytes = self.get(from..).unwrap_or_default();
+        let some = bytes.len().min(into.len());
+        into[..some].copy_from_slice(&bytes[..some]);
+        Ok(some)
+    }
+}
+
+impl StorageFile for File {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         FileExt::write_at(self, bytes, offset)
     }

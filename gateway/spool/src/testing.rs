@@ -1,6 +1,6 @@
 //! A disk in memory that fails as real ones do: full, read-only, torn, slow, without power.
 
-use crate::storage::{Storage, StorageFile};
+use crate::storage::{ReadAt, Storage, StorageFile};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -243,16 +243,14 @@ impl Storage for SimDisk {
     }
 }
 
-impl StorageFile for SimFile {
+impl ReadAt for SimFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.disk.simple()?;
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes = state.content(self.id).now.get(from..).unwrap_or_default();
-        let some = bytes.len().min(into.len());
-        into[..some].copy_from_slice(&bytes[..some]);
-        Ok(some)
+        state.content(self.id).now.read_at(into, offset)
     }
+}
 
+impl StorageFile for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let (mut state, fail) = self.disk.call();
         let some = match fail {

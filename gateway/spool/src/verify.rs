@@ -11,6 +11,7 @@ mod losses;
 use crate::blocks::{Blocks, Piece};
 use crate::line::{Hash, Head, LineFault};
 use crate::segment::{SegmentFile, first_of, segments};
+use crate::storage::ReadAt;
 use chain::Chain;
 use losses::Losses;
 use serde::Serialize;
@@ -176,6 +177,17 @@ pub fn file(
     walk.finish()
 }
 
+/// Verifies lines from anywhere, each with its `\n`: what an exporter's server gave back.
+///
+/// # Errors
+/// The first fault. Its file has no name.
+pub fn bytes(lines: &[u8], anchor: Option<Head>) -> Result<Verified, VerifyError> {
+    let mut progress = |_| {};
+    let mut walk = Walk::new(None, anchor, &mut progress);
+    walk.lines(Path::new(""), lines, None, true)?;
+    walk.finish()
+}
+
 /// A place in the files of a walk.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
@@ -215,6 +227,20 @@ impl<'p> Walk<'p> {
         segment: Option<&SegmentFile>,
         newest: bool,
     ) -> Result<(), VerifyError> {
+        let file = File::open(path).map_err(|source| VerifyError::Io {
+            file: path.to_owned(),
+            source,
+        })?;
+        self.lines(path, &file, segment, newest)
+    }
+
+    fn lines<F: ReadAt + ?Sized>(
+        &mut self,
+        path: &Path,
+        file: &F,
+        segment: Option<&SegmentFile>,
+        newest: bool,
+    ) -> Result<(), VerifyError> {
         self.files.push(path.to_owned());
         let mut place = Place {
             file: self.files.len() - 1,
@@ -224,8 +250,7 @@ impl<'p> Walk<'p> {
             file: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(cannot)?;
-        let mut blocks = Blocks::new(&file);
+        let mut blocks = Blocks::new(file);
         let mut told = 0;
         while let Some(piece) = blocks.next().map_err(cannot)? {
             place.line += 1;

@@ -7,11 +7,14 @@
 //! | [`wireguard`] | datagrams, true and forged, and inner packets | nothing passes that no rule allows |
 //! | [`policy`] | a policy file | refused with words, or judged the same by `judge` and `explain` |
 //! | [`control()`] | a control message | refused, or read back as it was written |
+//! | [`spool_line`] | a segment of the flow log, true and bent | it is judged as by reading it slowly; a writer goes on after it |
 //! | [`world`] | steps of the simulated world | the gateway agrees with the oracle |
 #![forbid(unsafe_code)]
 
+mod spool;
 mod wireguard;
 
+pub use spool::spool_line;
 pub use wireguard::wireguard;
 
 use postern_engine::policy::{Policy, Subject, Tuple};

@@ -31,6 +31,11 @@ fn control_messages() {
 }
 
 #[test]
+fn spool_lines() {
+    play("spool_line", postern_fuzz::spool_line);
+}
+
+#[test]
 fn worlds() {
     play("world", postern_fuzz::world);
 }

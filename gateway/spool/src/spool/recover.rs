@@ -8,7 +8,7 @@ use super::{Segment, Settings, Spool, SpoolError};
 use crate::blocks::{Blocks, Piece};
 use crate::line::{Hash, Head, Line, MIN_LINE};
 use crate::segment::{first_of, name};
-use crate::storage::{Storage, StorageFile};
+use crate::storage::{ReadAt, Storage, StorageFile};
 use std::collections::VecDeque;
 use std::io;
 
@@ -174,7 +174,7 @@ fn list<S: Storage>(storage: &S) -> Result<VecDeque<Segment>, SpoolError> {
     Ok(segments.into())
 }
 
-fn scan<F: StorageFile>(file: &F, first: u64, len: u64) -> io::Result<Scan> {
+fn scan<F: ReadAt>(file: &F, first: u64, len: u64) -> io::Result<Scan> {
     // No line beyond this fits into the file, whatever it claims.
     let highest = first.saturating_add(len / MIN_LINE as u64);
     let mut scan = Scan {

@@ -5,7 +5,7 @@ use crate::blocks::{Blocks, Piece};
 use crate::index::time_of;
 use crate::line::{Line, MAX_LINE};
 use crate::segment::{index_name, name};
-use crate::storage::{Storage, StorageFile};
+use crate::storage::{ReadAt, Storage};
 use std::io;
 
 /// A segment that was removed.

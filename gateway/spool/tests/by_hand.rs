@@ -1,0 +1,89 @@
+//! The log checked without our code: `docs/observability/verify.py` agrees with [`verify`].
+
+use postern_spool::{Disk, Head, Settings, Spool, segments, verify};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// 40 lines in several segments.
+fn log(name: &str) -> (Scratch, Head) {
+    let dir = std::env::temp_dir().join(format!("postern-by-hand-{name}-{}", std::process::id()));
+    let scratch = Scratch(dir);
+    let disk = Disk::open(&scratch.0).unwrap();
+    let (mut spool, _) = Spool::open(disk, Settings { segment_size: 2000 }).unwrap();
+    for i in 0..40 {
+        let body = format!(r#"{{"user":"j\u00f6rg","text":"{}"}}"#, "é\\\"".repeat(i));
+        spool.stage(body.as_bytes()).unwrap();
+        spool.commit().unwrap();
+    }
+    (scratch, spool.head())
+}
+
+/// Exit status and output of the script.
+fn script(args: &[&str]) -> (Option<i32>, String) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/observability/verify.py");
+    let ran = Command::new("python3")
+        .arg(script)
+        .args(args)
+        .output()
+        .expect("python3");
+    let text = [ran.stdout, ran.stderr].concat();
+    (
+        ran.status.code(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[test]
+fn a_good_log_is_whole() {
+    let (scratch, head) = log("good");
+    let dir = scratch.0.to_str().unwrap();
+    let anchor = format!("{}:{}", head.n, head.hash);
+    let whole = format!("whole, up to line 40\n{anchor}\n");
+    assert_eq!(script(&[dir]), (Some(0), whole.clone()));
+    assert_eq!(script(&["--head", &anchor, dir]), (Some(0), whole));
+    assert_eq!(script(&[]).0, Some(2));
+    // A part of it, as an exporter carries it.
+    let third = segments(&scratch.0).unwrap()[2].path.clone();
+    assert_eq!(script(&[third.to_str().unwrap()]).0, Some(0));
+}
+
+#[test]
+fn what_we_find_it_finds_in_the_same_line() {
+    let (scratch, head) = log("broken");
+    let dir = scratch.0.to_str().unwrap();
+    let all = segments(&scratch.0).unwrap();
+    let path = &all[1].path;
+    let good = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = good.split_inclusive('\n').collect();
+    assert!(lines.len() > 3);
+    let flipped = good.replacen("user", "uses", 1);
+    let gone = [&lines[..1], &lines[2..]].concat().concat();
+    let swapped = [&[lines[1], lines[0]], &lines[2..]].concat().concat();
+    let torn = good[..good.len() - 5].to_owned();
+    let crc = good.replacen("\"crc\":\"", "\"crc\":\"A", 1);
+    for broken in [flipped, gone, swapped, torn, crc, "x\n".into()] {
+        std::fs::write(path, &broken).unwrap();
+        let ours = verify::folder(&scratch.0, None, &mut |_| {})
+            .unwrap_err()
+            .to_string();
+        let (status, theirs) = script(&[dir]);
+        assert_eq!(status, Some(1), "{theirs}");
+        let place = |text: &str| text.split(": ").next().unwrap().to_owned();
+        assert_eq!(place(&theirs), place(&ours), "{theirs}{ours}");
+    }
+    std::fs::write(path, &good).unwrap();
+    std::fs::remove_file(&all.last().unwrap().path).unwrap();
+    assert_eq!(script(&[dir]).0, Some(0), "only an anchor knows");
+    let anchor = format!("{}:{}", head.n, head.hash);
+    let (status, text) = script(&["--head", &anchor, dir]);
+    assert_eq!(status, Some(1));
+    assert!(text.contains("the log ends with line"), "{text}");
+}
