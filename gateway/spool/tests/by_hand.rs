@@ -16,12 +16,12 @@ impl Drop for Scratch {
 fn log(name: &str) -> (Scratch, Head) {
     let dir = std::env::temp_dir().join(format!("postern-by-hand-{name}-{}", std::process::id()));
     let scratch = Scratch(dir);
-    let disk = Disk::open(&scratch.0).unwrap();
-    let (mut spool, _) = Spool::open(disk, Settings { segment_size: 2000 }).unwrap();
+    let disk = Disk::open(&scratch.0).expect("a good disk");
+    let (mut spool, _) = Spool::open(disk, Settings { segment_size: 2000 }).expect("a good disk");
     for i in 0..40 {
         let body = format!(r#"{{"user":"j\u00f6rg","text":"{}"}}"#, "é\\\"".repeat(i));
-        spool.stage(body.as_bytes()).unwrap();
-        spool.commit().unwrap();
+        spool.stage(body.as_bytes()).expect("a good disk");
+        spool.commit().expect("a good disk");
     }
     (scratch, spool.head())
 }
