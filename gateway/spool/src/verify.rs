@@ -148,12 +148,28 @@ pub fn folder(
         file: dir.to_owned(),
         source,
     })?;
-    let Some(oldest) = files.first() else {
+    if files.is_empty() {
         return Err(VerifyError::Nothing(dir.to_owned()));
-    };
-    let mut walk = Walk::new(Some(oldest.first), anchor, progress);
+    }
+    walk(&files, anchor, progress)
+}
+
+fn walk(
+    files: &[SegmentFile],
+    anchor: Option<Head>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Verified, VerifyError> {
+    let mut walk = Walk::new(files.first().map(|oldest| oldest.first), anchor, progress);
     for (i, segment) in files.iter().enumerate() {
-        walk.file(&segment.path, Some(segment), i + 1 == files.len())?;
+        match walk.file(&segment.path, Some(segment), i + 1 == files.len()) {
+            // Retention took it since it was listed.
+            Err(VerifyError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && walk.chain.lines() == 0 =>
+            {
+                walk.chain = Chain::new(files.get(i + 1).map(|next| next.first));
+            }
+            other => other?,
+        }
     }
     let verified = walk.finish()?;
     match walk.losses.first_unstated() {

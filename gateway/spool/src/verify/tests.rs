@@ -157,6 +157,31 @@ fn a_missing_or_misnamed_segment_is_found() {
 }
 
 #[test]
+fn retention_may_take_the_oldest_segment_at_this_moment() {
+    let lines = chain(&bodies(20));
+    let scratch = Scratch::new();
+    let path = |first| scratch.path().join(name(first));
+    for (segment, first) in lines.chunks(7).zip([1, 8, 15]) {
+        std::fs::write(path(first), segment.concat()).unwrap();
+    }
+    // Listed, and gone when it is opened.
+    std::fs::remove_file(path(1)).unwrap();
+    let files = [1, 8, 15].map(|first| SegmentFile {
+        first,
+        path: path(first),
+        len: 0,
+    });
+    assert_eq!(walk(&files, None, &mut |_| {}).unwrap().first_n, 8);
+    // In the middle it is no retention.
+    let files = [8, 9, 15].map(|first| SegmentFile {
+        first,
+        path: path(first),
+        len: 0,
+    });
+    assert!(walk(&files, None, &mut |_| {}).is_err());
+}
+
+#[test]
 fn only_an_anchor_finds_what_is_missing_at_the_end() {
     let lines = chain(&bodies(20));
     let head = judge(&lines, 5, None).unwrap().head;
