@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The dashboards are whole, and every LogQL query parses and names what records have.
 
-    dashboards.py FOLDER_WITH_NODE_MODULES [RECORDS.jsonl]
+    dashboards.py FOLDER_WITH_NODE_MODULES
 
-Fields and words are those of docs/records.schema.json; with records of a real gateway, the fields are those of theirs.
+Fields and words are those of docs/records.schema.json.
 """
 
 import json
@@ -131,10 +131,8 @@ def selftest(folder, words):
             fault("selftest", f"{expr} should be refused with {expected!r}, and got {said}")
 
 
-def main(folder, records=None):
+def main(folder):
     record_fields, words = schema()
-    if records:
-        record_fields = {field for line in open(records) for field in json.loads(line)}
     for name, board in queries.dashboards().items():
         structure(f"{name}.json", board)
     selftest(folder, words)

@@ -1,11 +1,8 @@
 #!/usr/bin/env bash
 # The queries of dashboards and alerts against a real Prometheus, a real gateway and its records (topology: ../netns/lib.sh).
-#
-#   live.sh FOLDER_WITH_NODE_MODULES
 HOSTS=(inet gateway cluster laptop stock)
 source "$(dirname "$0")/../netns/lib.sh" || exit 1
 HERE=$REPO/tests/observability DOCS=$REPO/docs/observability PROMETHEUS=http://127.0.0.1:9090
-MODULES=${1:?the folder with node_modules}
 test_begin
 world_up
 services_up
@@ -43,9 +40,8 @@ in_ns gateway curl -sf "$METRICS/metrics" >"$W/metrics" || fail "/metrics to ans
 in_ns gateway "$PYTHON" "$HERE/live.py" "$PROMETHEUS" "$W/metrics" >"$W/answer" || fail "the queries to hold" "$(cat "$W/answer")"
 sed 's/^/      /' "$W/answer"
 
-step "every LogQL names what these records have"
-records true >"$W/records.jsonl"
-"$PYTHON" "$HERE/dashboards.py" "$MODULES" "$W/records.jsonl" >"$W/answer" || fail "the queries to hold" "$(cat "$W/answer")"
-sed 's/^/      /' "$W/answer"
+step "the records are what their schema says, from which the LogQL takes its names"
+for python in python3 /usr/bin/python3; do "$python" -c 'import jsonschema' 2>/dev/null && break; done
+assert_ok "the schema to describe the records" "$python" "$HERE/records.py" "$GW"/data/flows/*.jsonl
 assert_clean_logs
 test_ok
