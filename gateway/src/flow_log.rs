@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod describe;
+pub mod egress;
 pub mod event;
 mod history;
 mod made;

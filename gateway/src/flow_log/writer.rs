@@ -6,6 +6,7 @@
 //! 4. forced to disk when it is time; only then exporters see it;
 //! 5. segments that are too old or too many removed.
 
+use super::egress::Egresses;
 use super::event::{
     ClockStepped, Damaged, Event, LogEvent, Lost, Previous, Removal, Removed, Repaired, Started,
     Stopped, Unwritable, WorkerCounts,
@@ -51,6 +52,7 @@ pub(super) struct Writer<S: Storage> {
     boot: Arc<str>,
     shared: Arc<Shared>,
     tail: broadcast::Sender<Arc<str>>,
+    egresses: Egresses,
     redactor: Redactor,
     past: Option<Receiver<Found>>,
     /// The group that is staged.
@@ -86,6 +88,7 @@ impl<S: Storage> Writer<S> {
         let mut writer = Writer {
             gateway: Arc::from(config.name.as_str()),
             boot: Arc::from(boot.to_string()),
+            egresses: Egresses::open(config.egress, config.limits.flows as usize),
             redactor,
             past: None,
             records: Vec::new(),
@@ -196,8 +199,9 @@ impl<S: Storage> Writer<S> {
     /// Stages what waits in the channel, up to [`GROUP`] records.
     fn gather(&mut self, batch: Vec<Record>, batches: &Receiver<Vec<Record>>) {
         let mut next = Some(batch);
-        while let Some(batch) = next.take() {
+        while let Some(mut batch) = next.take() {
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            self.egresses.fill(&mut batch);
             for record in batch {
                 self.stage_record(record);
             }
