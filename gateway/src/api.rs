@@ -376,29 +376,6 @@ pub struct FlowLogStatus {
     pub exporters: Vec<ExporterStatus>,
 }
 
-/// Stand-in until exporters land.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ExporterStatus {
-    /// Its name.
-    pub name: String,
-    /// The last line that it is done with.
-    pub position: u64,
-    /// Of this run.
-    pub acknowledged: u64,
-    /// Lines.
-    pub lag_records: u64,
-    /// Seconds.
-    pub lag_seconds: u64,
-    /// Tries.
-    pub retries: u64,
-    /// Lines.
-    pub parked: u64,
-    /// Lines.
-    pub missed: u64,
-    /// Why not.
-    pub failing: Option<String>,
-}
-
 /// Where attempts are whose record is not written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowsWaiting {
@@ -408,6 +385,30 @@ pub struct FlowsWaiting {
     pub worker: u64,
     /// Records in the channel, or being written.
     pub channel: u64,
+}
+
+/// How one exporter does. Lines written in this run = acknowledged + lag, once the exporter has
+/// caught up with earlier runs; `position` + lag = head at every moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExporterStatus {
+    /// `loki`, `otlp`, `file` or `stdout`.
+    pub name: String,
+    /// `n` of the last line that it is done with: delivered, parked or missed.
+    pub position: u64,
+    /// Those of them that were written in this run.
+    pub acknowledged: u64,
+    /// Lines behind `position`.
+    pub lag_records: u64,
+    /// Age of the oldest of them, whole seconds.
+    pub lag_seconds: u64,
+    /// Attempts that failed in this run.
+    pub retries: u64,
+    /// Lines that the server refused for ever in this run.
+    pub parked: u64,
+    /// Lines that were gone or damaged in this run before they could be sent.
+    pub missed: u64,
+    /// Why nothing can be delivered now, if so.
+    pub failing: Option<String>,
 }
 
 /// `POST /v1/policy/explain`: who asks for what.

@@ -7,6 +7,7 @@
 //! | [`pool`] | the tunnel's addresses |
 //! | [`store`] | devices, in SQLite |
 //! | [`policy_watch`], [`file_stamp`] | the policy in force |
+//! | [`export`] | copies of the log for other systems |
 //! | [`flow_log`] | records, off the packet path |
 //! | [`run`] | everything started in order, ended in order |
 //! | [`plane`], [`worker`], [`front_door`], [`view`] | the data plane |
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod enrol;
+pub mod export;
 pub mod file_stamp;
 pub mod flow_log;
 pub mod front_door;

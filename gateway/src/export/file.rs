@@ -1,10 +1,12 @@
 //! A file that is begun anew by size and age; the older ones get numbers: `flows.jsonl.1` is the
 //! newest of them.
 
+use super::batch::Lines;
+use super::driver::{Failure, Sink, Taken};
 use crate::config::FileConfig;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,12 +16,18 @@ const MODE: u32 = 0o640;
 /// How often it is checked that the file is still the one behind its name.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How far back a half line is looked for at the start, bytes: no line is longer.
+const LOOK_BACK: u64 = postern_spool::MAX_LINE as u64;
+
 pub(super) struct RotatingFile {
     path: PathBuf,
     max_size: u64,
     max_age: Duration,
     max_files: u32,
     open: Option<Open>,
+    /// Bytes of the next lines that are written already, after a failure.
+    done: usize,
+    failed: bool,
 }
 
 struct Open {
@@ -39,11 +47,36 @@ impl RotatingFile {
             max_age: config.max_age,
             max_files: config.max_files,
             open: None,
+            done: 0,
+            failed: false,
         }
     }
 
+    /// Opens the file for the first time. A crash may have left a half line at its end; the whole
+    /// line comes again, so the half is cut off.
+    ///
+    /// # Errors
+    /// The file cannot be opened. Later failures are retried.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        self.open()?;
+        if let Some(open) = self.open.as_mut().filter(|open| open.regular) {
+            let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+            let from = open.size.saturating_sub(LOOK_BACK);
+            let mut end = vec![0; usize::try_from(open.size - from).unwrap_or(0)];
+            file.read_exact_at(&mut end, from)?;
+            let whole = line_start(&end, end.len());
+            if whole < end.len() {
+                let cut = end.len() - whole;
+                open.size -= u64::try_from(cut).unwrap_or(0);
+                file.set_len(open.size)?;
+                tracing::info!(path = %self.path.display(), cut, "a half line was cut off");
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the file behind the name, whichever it is now.
-    pub(super) fn open(&mut self) -> io::Result<()> {
+    fn open(&mut self) -> io::Result<()> {
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
         };
@@ -68,7 +101,7 @@ impl RotatingFile {
     /// Writes `bytes` from `done` on and moves `done`. After a failure the file is opened again:
     /// it may have been moved, or its folder made anew. A half line is continued in the same file
     /// and begun again in another.
-    pub(super) fn write(&mut self, bytes: &[u8], done: &mut usize, retry: bool) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8], done: &mut usize, retry: bool) -> io::Result<()> {
         if retry || self.open.as_mut().is_none_or(|open| open.moved(&self.path)) {
             let before = self.open.take().map(|open| open.identity);
             self.open()?;
@@ -85,7 +118,7 @@ impl RotatingFile {
             self.rotate()?;
         }
         let Some(open) = &mut self.open else {
-            return Err(io::Error::other("the flow log is not open"));
+            return Err(io::Error::other("the file is not open"));
         };
         while *done < bytes.len() {
             let written = open.file.write(&bytes[*done..]).map_err(|error| {
@@ -101,7 +134,7 @@ impl RotatingFile {
     }
 
     /// Forces what was written to disk.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
+    fn sync(&mut self) -> io::Result<()> {
         match &self.open {
             Some(open) if open.regular => open.file.sync_data(),
             _ => Ok(()),
@@ -140,6 +173,27 @@ impl RotatingFile {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{number}"));
         PathBuf::from(name)
+    }
+}
+
+impl Sink for RotatingFile {
+    fn send(&mut self, lines: Lines<'_>) -> Result<Taken, Failure> {
+        let mut done = self.done;
+        let written = self.write(lines.bytes(), &mut done, self.failed);
+        (self.done, self.failed) = match written {
+            Ok(()) => (0, false),
+            Err(_) => (done, true),
+        };
+        written
+            .map(|()| Taken::default())
+            .map_err(|error| Failure::Retry {
+                after: None,
+                error: error.to_string(),
+            })
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.sync()
     }
 }
 

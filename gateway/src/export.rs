@@ -1,0 +1,204 @@
+//! Copies of the log for other systems. Each exporter has a thread, a cursor in the spool, and its
+//! own pace: one that fails lags behind, says so, and holds up nothing else.
+//!
+//! ```text
+//! spool --lines that are synced--> driver --batches--> sink: Loki, OTLP, file, stdout
+//! ```
+//!
+//! Every line arrives at least once, in order, byte for byte. An exporter holds no more than a few
+//! batches in memory, 16 MiB each at most (`batch_bytes`).
+
+mod batch;
+mod driver;
+mod facts;
+mod file;
+mod head;
+mod http;
+mod loki;
+mod otlp;
+mod secret;
+mod source;
+mod standing;
+mod stdout;
+
+pub use head::SyncedHead;
+
+use crate::api::ExporterStatus;
+use crate::config::{FlowLogConfig, PushConfig};
+use crate::key_file;
+use driver::{Driver, Limits, Sink, World};
+use postern_io::clock::Clock;
+use source::SpoolSource;
+use standing::Standing;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// Batches of sinks on this machine: they cost little each.
+const LOCAL: Limits = Limits {
+    bytes: 256 << 10,
+    age: Duration::ZERO,
+};
+
+/// All exporters that are configured, at work.
+#[derive(Debug)]
+pub struct Exporters {
+    head: SyncedHead,
+    all: Vec<Arc<Standing>>,
+    /// Ends when the last thread has.
+    over: Receiver<()>,
+}
+
+/// For status and retention. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ExportersHandle {
+    head: SyncedHead,
+    all: Arc<[Arc<Standing>]>,
+}
+
+impl Exporters {
+    /// Starts every exporter that is configured, each behind its cursor in the spool. `head` says
+    /// how far they may read; lines up to `before` were there before this run.
+    ///
+    /// # Errors
+    /// A secret or certificate cannot be read, a file cannot be opened, or the spool cannot be
+    /// read. What fails later is retried.
+    pub fn start(config: &FlowLogConfig, head: SyncedHead, before: u64) -> io::Result<Exporters> {
+        // Every sink before any thread: with a wrong configuration nothing runs.
+        let sinks = sinks(config)?;
+        let (done, over) = channel();
+        let mut all = Vec::with_capacity(sinks.len());
+        for (name, limits, sink) in sinks {
+            let (source, position, missed) =
+                SpoolSource::open(&config.dir, name, head.get()).map_err(io::Error::other)?;
+            let standing = Arc::new(Standing::new(name, before, position));
+            standing.missed(missed);
+            all.push(Arc::clone(&standing));
+            let world = Real(head.clone());
+            let done = done.clone();
+            let run = move || {
+                let driver = Driver::new(name, limits, world, source, sink, standing);
+                driver.run();
+                drop::<Sender<()>>(done);
+            };
+            std::thread::Builder::new()
+                .name(format!("export-{name}"))
+                .spawn(run)?;
+        }
+        Ok(Exporters { head, all, over })
+    }
+
+    /// For status and retention.
+    #[must_use]
+    pub fn handle(&self) -> ExportersHandle {
+        ExportersHandle {
+            head: self.head.clone(),
+            all: self.all.clone().into(),
+        }
+    }
+
+    /// Sends what can be sent at once, stores the cursors and ends the threads. One that still
+    /// waits for its server after `patience` is left alone: its cursor says where to go on.
+    #[must_use]
+    pub fn finish(self, patience: Duration) -> Vec<ExporterStatus> {
+        self.head.stop();
+        // Nothing is ever sent: it ends with the last thread, or with our patience.
+        let _ = self.over.recv_timeout(patience);
+        self.handle().status()
+    }
+}
+
+impl ExportersHandle {
+    /// How each does, in a fixed order.
+    #[must_use]
+    pub fn status(&self) -> Vec<ExporterStatus> {
+        let head = self.head.get();
+        let now = Clock::now().wall.0 / 1_000_000;
+        self.all.iter().map(|one| one.status(head, now)).collect()
+    }
+
+    /// The last line that every exporter is done with for good: up to it, retention takes nothing
+    /// from anybody. None if there is no exporter.
+    #[must_use]
+    pub fn acknowledged(&self) -> Option<u64> {
+        self.all.iter().map(|one| one.saved_position()).min()
+    }
+}
+
+/// What would stop the exporters from starting, one line each; for `check`.
+#[must_use]
+pub fn problems(config: &FlowLogConfig) -> Vec<String> {
+    let loki = config.loki.as_ref().map(|loki| (&loki.push, None));
+    let otlp = config.otlp.as_ref().map(|otlp| (&otlp.push, Some(otlp)));
+    let check = |push: &PushConfig, otlp| secret::check(push, otlp).and(http::check(push));
+    [loki, otlp]
+        .into_iter()
+        .flatten()
+        .filter_map(|(push, otlp)| check(push, otlp).err())
+        .map(|error| error.to_string())
+        .collect()
+}
+
+type Named = (&'static str, Limits, Box<dyn Sink>);
+
+fn sinks(config: &FlowLogConfig) -> io::Result<Vec<Named>> {
+    let push = |push: &PushConfig| Limits {
+        bytes: push.batch_bytes,
+        age: push.batch_age,
+    };
+    let mut sinks: Vec<Named> = Vec::new();
+    if let Some(loki) = &config.loki {
+        sinks.push(("loki", push(&loki.push), Box::new(loki::Loki::new(loki)?)));
+    }
+    if let Some(otlp) = &config.otlp {
+        sinks.push(("otlp", push(&otlp.push), Box::new(otlp::Otlp::new(otlp)?)));
+    }
+    if let Some(file) = &config.file {
+        let mut sink = file::RotatingFile::new(file);
+        sink.begin()?;
+        sinks.push(("file", LOCAL, Box::new(sink)));
+    }
+    if config.stdout {
+        sinks.push(("stdout", LOCAL, Box::new(stdout::Stdout::default())));
+    }
+    Ok(sinks)
+}
+
+impl Sink for Box<dyn Sink> {
+    fn send(&mut self, lines: batch::Lines<'_>) -> Result<driver::Taken, driver::Failure> {
+        (**self).send(lines)
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        (**self).settle()
+    }
+}
+
+struct Real(SyncedHead);
+
+impl World for Real {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn synced(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn stopping(&self) -> bool {
+        self.0.is_stopping()
+    }
+
+    fn wait(&mut self, n: u64, until: Instant) {
+        self.0.wait(n, until);
+    }
+
+    fn random(&mut self) -> u64 {
+        // Without it, gateways come back together; no more depends on it.
+        key_file::random::<8>().map_or(0, u64::from_ne_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;
