@@ -53,7 +53,6 @@ pub struct Exporters {
 /// For status and retention. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ExportersHandle {
-    head: SyncedHead,
     all: Arc<[Arc<Standing>]>,
 }
 
@@ -93,27 +92,23 @@ impl Exporters {
     #[must_use]
     pub fn handle(&self) -> ExportersHandle {
         ExportersHandle {
-            head: self.head.clone(),
             all: self.all.clone().into(),
         }
     }
 
     /// Sends what can be sent at once, stores the cursors and ends the threads. One that still
     /// waits for its server after `patience` is left alone: its cursor says where to go on.
-    #[must_use]
-    pub fn finish(self, patience: Duration) -> Vec<ExporterStatus> {
+    pub fn finish(self, patience: Duration) {
         self.head.stop();
         // Nothing is ever sent: it ends with the last thread, or with our patience.
         let _ = self.over.recv_timeout(patience);
-        self.handle().status()
     }
 }
 
 impl ExportersHandle {
-    /// How each does, in a fixed order.
+    /// How each does, in a fixed order, when the last line written is `head`.
     #[must_use]
-    pub fn status(&self) -> Vec<ExporterStatus> {
-        let head = self.head.get();
+    pub fn status(&self, head: u64) -> Vec<ExporterStatus> {
         let now = Clock::now().wall.0 / 1_000_000;
         self.all.iter().map(|one| one.status(head, now)).collect()
     }

@@ -19,6 +19,7 @@ mod writer;
 
 use crate::api::FlowLogStatus;
 use crate::config::Config;
+use crate::export::Exporters;
 use made::Made;
 use postern_engine::record::Record;
 use postern_io::clock::Clock;
@@ -45,6 +46,9 @@ pub const RECORD_BATCH: usize = 256;
 /// Lines that a slow `flows tail` may be behind before it misses some: about 1 MiB, shared.
 pub const TAIL_BACKLOG: usize = 1024;
 
+/// How long exporters may take to send what is left at the end. The next run sends the rest.
+const EXPORT_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Why there is no flow log.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowLogError {
@@ -62,6 +66,9 @@ pub enum FlowLogError {
     /// Names cannot be hidden.
     #[error(transparent)]
     Privacy(#[from] PrivacyError),
+    /// A copy of the log cannot be begun.
+    #[error("exporters: {0}")]
+    Export(io::Error),
     /// The thread cannot be started.
     #[error("thread: {0}")]
     Thread(io::Error),
@@ -90,6 +97,7 @@ pub struct FlowLog {
     queue: SyncSender<Vec<Record>>,
     made: Made,
     thread: JoinHandle<()>,
+    exporters: Exporters,
 }
 
 impl FlowLog {
@@ -113,6 +121,10 @@ impl FlowLog {
         let shared = Arc::new(Shared::new(workers));
         let writer =
             writer::Writer::open(storage, config, boot, left, shared.clone(), tail.clone())?;
+        let exporters = Exporters::start(&config.flow_log, shared.synced.clone(), writer.before())
+            .map_err(FlowLogError::Export)?;
+        // It is set once, here.
+        let _ = shared.exporters.set(exporters.handle());
         let thread = std::thread::Builder::new()
             .name("flow-log".into())
             .spawn(move || writer.run(&batches))
@@ -123,6 +135,7 @@ impl FlowLog {
             queue,
             made,
             thread,
+            exporters,
         })
     }
 
@@ -154,6 +167,8 @@ impl FlowLog {
         if self.thread.join().is_ok() && self.handle.shared.ended_in_order() {
             self.made.end();
         }
+        // After the last line is on disk: it goes out too, unless a server is slow.
+        self.exporters.finish(EXPORT_PATIENCE);
         self.handle.status()
     }
 }

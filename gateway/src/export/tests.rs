@@ -36,10 +36,11 @@ fn a_file_follows_the_spool_across_runs() {
     let head = SyncedHead::new(write(&mut spool, 30));
     let exporters = Exporters::start(&config, head.clone(), 0).expect("starts");
     let handle = exporters.handle();
-    until(|| handle.status()[0].position == 30);
+    until(|| handle.status(30)[0].position == 30);
     head.publish(write(&mut spool, 20));
-    until(|| handle.status()[0].lag_records == 0);
-    let status = exporters.finish(PATIENCE);
+    until(|| handle.status(50)[0].lag_records == 0);
+    exporters.finish(PATIENCE);
+    let status = handle.status(50);
     assert_eq!((status[0].position, status[0].acknowledged), (50, 50));
     assert_eq!(
         handle.acknowledged(),
@@ -53,7 +54,9 @@ fn a_file_follows_the_spool_across_runs() {
     std::fs::remove_file(config.dir.join("cursor-file.json")).expect("gone");
     let head = SyncedHead::new(write(&mut spool, 5));
     let exporters = Exporters::start(&config, head, 50).expect("starts");
-    let status = exporters.finish(PATIENCE);
+    let handle = exporters.handle();
+    exporters.finish(PATIENCE);
+    let status = handle.status(55);
     assert_eq!((status[0].position, status[0].acknowledged), (55, 5));
     let text = std::fs::read_to_string(&copy).expect("there");
     let numbers: Vec<_> = text
@@ -83,7 +86,9 @@ fn a_server_that_never_answers_does_not_hold_up_the_end() {
     let head = SyncedHead::new(write(&mut spool, 3));
     let exporters = Exporters::start(&config, head, 0).expect("starts");
     let asked = server.accept().expect("it asks");
-    let status = exporters.finish(Duration::from_millis(10));
+    let handle = exporters.handle();
+    exporters.finish(Duration::from_millis(10));
+    let status = handle.status(3);
     assert_eq!((status[0].position, status[0].lag_records), (0, 3));
     drop(asked);
 }
@@ -94,7 +99,8 @@ fn without_exporters_nothing_holds_back_retention() {
     let config = FlowLogConfig::at(folder.path("flows"));
     let exporters = Exporters::start(&config, SyncedHead::new(9), 0).expect("starts");
     assert_eq!(exporters.handle().acknowledged(), None);
-    assert_eq!(exporters.finish(PATIENCE), []);
+    assert_eq!(exporters.handle().status(9), []);
+    exporters.finish(PATIENCE);
 }
 
 #[test]

@@ -6,11 +6,12 @@
 
 use super::lock;
 use crate::api::{FlowLogStatus, FlowsWaiting, HistogramView};
+use crate::export::{ExportersHandle, SyncedHead};
 use postern_engine::record::Record;
 use postern_proto::now::Wall;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 /// Upper bounds of the histogram of syncs, seconds.
@@ -66,7 +67,9 @@ pub(super) struct Shared {
     pub(super) written: Tally,
     pub(super) lost: Tally,
     pub(super) queued: AtomicU64,
-    pub(super) synced: AtomicU64,
+    /// Told to exporters.
+    pub(super) synced: SyncedHead,
+    pub(super) exporters: OnceLock<ExportersHandle>,
     pub(super) removed_unacknowledged: AtomicU64,
     pub(super) repaired_bytes: AtomicU64,
     pub(super) broken: AtomicBool,
@@ -121,7 +124,8 @@ impl Shared {
             written: Tally::default(),
             lost: Tally::default(),
             queued: AtomicU64::new(0),
-            synced: AtomicU64::new(0),
+            synced: SyncedHead::default(),
+            exporters: OnceLock::new(),
             removed_unacknowledged: AtomicU64::new(0),
             repaired_bytes: AtomicU64::new(0),
             broken: AtomicBool::new(false),
@@ -239,7 +243,7 @@ impl Shared {
             },
             head: stand.head,
             head_hash: postern_spool::line::Hash(stand.head_hash).to_string(),
-            synced: self.synced.load(Ordering::Acquire),
+            synced: self.synced.get(),
             bytes: stand.bytes,
             segments: stand.segments,
             oldest: stand.oldest_n,
@@ -248,7 +252,10 @@ impl Shared {
             repaired_bytes: self.repaired_bytes.load(Ordering::Relaxed),
             sync_seconds: lock(&self.syncs).clone(),
             failing: lock(&self.failing).clone(),
-            exporters: Vec::new(),
+            exporters: self
+                .exporters
+                .get()
+                .map_or_else(Vec::new, |exporters| exporters.status(stand.head)),
         }
     }
 }

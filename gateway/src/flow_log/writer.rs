@@ -17,6 +17,7 @@ use super::privacy::Redactor;
 use super::tally::{Shared, Stand, count};
 use super::{FlowLogError, lock};
 use crate::config::{Config, FlowLogConfig, Sync};
+use crate::export::ExportersHandle;
 use postern_engine::record::Record;
 use postern_io::clock::Clock;
 use postern_proto::now::{Now, Wall};
@@ -66,6 +67,8 @@ pub(super) struct Writer<S: Storage> {
     unwritable: Option<(Wall, String)>,
     clock: Now,
     retained: Instant,
+    /// The last line of earlier runs.
+    before: u64,
 }
 
 impl<S: Storage> Writer<S> {
@@ -84,6 +87,7 @@ impl<S: Storage> Writer<S> {
         };
         let redactor = Redactor::open(log.privacy, &config.data_dir)?;
         let (spool, recovered) = Spool::open(storage, settings)?;
+        shared.synced.publish(spool.synced());
         let now = Clock::now();
         let mut writer = Writer {
             gateway: Arc::from(config.name.as_str()),
@@ -98,6 +102,7 @@ impl<S: Storage> Writer<S> {
             unwritable: None,
             clock: now,
             retained: Instant::now(),
+            before: recovered.next_n - 1,
             config: log,
             spool,
             shared,
@@ -161,6 +166,11 @@ impl<S: Storage> Writer<S> {
         })?;
         writer.wrote();
         Ok(writer)
+    }
+
+    /// `n` of the last line that was there before this run; 0 if there was none.
+    pub(super) fn before(&self) -> u64 {
+        self.before
     }
 
     pub(super) fn run(mut self, batches: &Receiver<Vec<Record>>) {
@@ -321,9 +331,7 @@ impl<S: Storage> Writer<S> {
         self.sync_failed = false;
         lock(&self.shared.syncs).observe(begun.elapsed().as_secs_f64());
         self.unsynced = None;
-        self.shared
-            .synced
-            .store(self.spool.synced(), Ordering::Release);
+        self.shared.synced.publish(self.spool.synced());
         true
     }
 
@@ -333,7 +341,8 @@ impl<S: Storage> Writer<S> {
         }
         self.retained = Instant::now();
         let keep_age = u64::try_from(self.config.keep_age.as_millis()).unwrap_or(u64::MAX);
-        let acknowledged = None;
+        let exporters = self.shared.exporters.get();
+        let acknowledged = exporters.and_then(ExportersHandle::acknowledged);
         loop {
             let removed =
                 self.spool
