@@ -368,6 +368,10 @@ pub struct FlowLogStatus {
     pub removed_unacknowledged: u64,
     /// Bytes of a torn end that were cut off at the start of this run.
     pub repaired_bytes: u64,
+    /// Opening and closing records that say what the target saw as the source.
+    pub egress_found: u64,
+    /// Those that do not.
+    pub egress_missing: u64,
     /// Time to force what was written to disk.
     pub sync_seconds: HistogramView,
     /// Why the log cannot be written now, if it cannot.

@@ -11,6 +11,8 @@ step "the target sees the device itself"
 device=$(address_of ana-laptop)
 assert_ok "ssh" ssh_in laptop $KUBE 'echo $SSH_CONNECTION'
 assert_match "the source that sshd sees" "^$device " "$OUT"
+wait_record "that ssh with the source that sshd saw" \
+  ".state == \"closed\" and .egress_address == \"$device\" and .egress_port == $(cut -d' ' -f2 <<<"$OUT")"
 assert_ok "kubectl get pods" kubectl_in laptop get pods
 
 step "no address is translated, and what is not allowed is refused as ever"

@@ -13,8 +13,9 @@ client_up laptop2 bob-laptop bob@example.com admins
 accepted() { sed -nE 's/^Accepted publickey for root from ([0-9a-f.:]+) port ([0-9]+) .*/\1 \2/p' "$(log_of sshd)"; }
 # who ADDRESS PORT: who reached sshd from there until now, by the query that docs/joining.md gives
 who() {
-  sed -n '/^```jq$/,/^```$/p' "$REPO/docs/joining.md" | sed '/^```$/q' | sed '/^```/d' >"$W/joining.jq"
-  jq -c -f "$W/joining.jq" --arg address "$1" --argjson port "$2" --argjson to 22 --arg at "$(date -u +%FT%T.999Z)" "$GW"/data/flows/*.jsonl
+  sed -n '/^```jq$/,/^```$/p' "$REPO/docs/joining.md" | sed '/^```/d' >"$W/joining.jq"
+  admin flows list --to nodes --since 1h -o json |
+    jq -c -f "$W/joining.jq" --arg address "$1" --argjson port "$2" --arg at "$(date -u +%FT%T.999Z)"
 }
 # both_of ADDRESS PORT: the opening and the closing record of that flow
 both_of() { records ".egress_address == \"$1\" and .egress_port == $2 and .dst_port == 22"; }
@@ -72,5 +73,7 @@ step "a refused attempt has no egress: it never left"
 assert_probe laptop refused 1000 tcp $KUBE 8080
 wait_record "the refusal" '.state == "denied" and .dst_port == 8080'
 assert_eq "refusals with an egress" "" "$(records '.state == "denied" and has("egress_port")')"
+assert_eq "records without an egress" 0 "$(metric postern_egress_total result=\"missing\")"
+assert_at_least "records with one" 20 "$(metric postern_egress_total result=\"found\")"
 assert_clean_logs
 test_ok

@@ -15,7 +15,8 @@ use std::net::SocketAddr;
 /// Fills the egress into records, and remembers it from the opening to the closing one.
 pub struct Egresses {
     source: Source,
-    open: BTreeMap<FlowName, Egress>,
+    /// By number of flow. Numbers ascend, so the first is about the oldest.
+    open: BTreeMap<u64, Egress>,
     /// Most that `open` holds: as many as the flow table. 64 bytes each, so 4 MiB by default.
     flows: usize,
     counts: EgressCounts,
@@ -43,13 +44,6 @@ enum Source {
 }
 
 type Ask = Box<dyn FnMut(&[FlowKey]) -> io::Result<Vec<Option<SocketAddr>>> + Send>;
-
-/// Numbers of flows ascend, so the first in the map is about the oldest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct FlowName {
-    flow: u64,
-    worker: u8,
-}
 
 impl Egresses {
     /// Opens the kernel's connection tracker where `mode` needs it. Where it cannot be asked, this
@@ -156,10 +150,10 @@ impl Egresses {
     }
 
     fn remember(&mut self, record: &Record) {
-        let (Some(name), Some(egress)) = (name(record), record.egress) else {
+        let (Some(number), Some(egress)) = (number(record), record.egress) else {
             return;
         };
-        self.open.insert(name, egress);
+        self.open.insert(number, egress);
         // Only lost closing records can lead here; who is forgotten is asked for again.
         while self.open.len() > self.flows {
             self.open.pop_first();
@@ -167,7 +161,7 @@ impl Egresses {
     }
 
     fn recall(&mut self, record: &mut Record) {
-        if let Some(known) = name(record).and_then(|name| self.open.remove(&name)) {
+        if let Some(known) = number(record).and_then(|number| self.open.remove(&number)) {
             record.egress = Some(known);
         }
     }
@@ -180,16 +174,12 @@ fn egress(seen: SocketAddr) -> Egress {
     }
 }
 
-fn name(record: &Record) -> Option<FlowName> {
-    let flow = match &record.detail {
-        Detail::Open(opened) => opened.flow,
-        Detail::Closed(closed) => closed.flow,
-        Detail::Denied(_) => return None,
-    };
-    Some(FlowName {
-        flow,
-        worker: record.worker,
-    })
+fn number(record: &Record) -> Option<u64> {
+    match &record.detail {
+        Detail::Open(opened) => Some(opened.flow),
+        Detail::Closed(closed) => Some(closed.flow),
+        Detail::Denied(_) => None,
+    }
 }
 
 fn key(record: &Record) -> Option<FlowKey> {

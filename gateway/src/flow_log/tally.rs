@@ -4,6 +4,7 @@
 //! For each unit, at rest: made = written + lost + waiting. A scrape in the middle of work may see
 //! a record in two places, or in neither, for a moment.
 
+use super::egress::EgressCounts;
 use super::lock;
 use crate::api::{FlowLogStatus, FlowsWaiting, HistogramView};
 use crate::export::{ExportersHandle, SyncedHead};
@@ -72,6 +73,7 @@ pub(super) struct Shared {
     pub(super) exporters: OnceLock<ExportersHandle>,
     pub(super) removed_unacknowledged: AtomicU64,
     pub(super) repaired_bytes: AtomicU64,
+    pub(super) egress: Mutex<EgressCounts>,
     pub(super) broken: AtomicBool,
     pub(super) failing: Mutex<Option<String>>,
     pub(super) stop_at: Mutex<Option<Instant>>,
@@ -128,6 +130,7 @@ impl Shared {
             exporters: OnceLock::new(),
             removed_unacknowledged: AtomicU64::new(0),
             repaired_bytes: AtomicU64::new(0),
+            egress: Mutex::default(),
             broken: AtomicBool::new(false),
             failing: Mutex::default(),
             stop_at: Mutex::default(),
@@ -228,6 +231,7 @@ impl Shared {
             offered.saturating_sub(written).saturating_sub(lost)
         };
         let stand = *lock(&self.stand);
+        let egress = *lock(&self.egress);
         FlowLogStatus {
             made,
             written,
@@ -250,6 +254,8 @@ impl Shared {
             oldest_ms: stand.oldest_ms,
             removed_unacknowledged: self.removed_unacknowledged.load(Ordering::Relaxed),
             repaired_bytes: self.repaired_bytes.load(Ordering::Relaxed),
+            egress_found: egress.found,
+            egress_missing: egress.missing,
             sync_seconds: lock(&self.syncs).clone(),
             failing: lock(&self.failing).clone(),
             exporters: self

@@ -212,6 +212,7 @@ impl<S: Storage> Writer<S> {
         while let Some(mut batch) = next.take() {
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             self.egresses.fill(&mut batch);
+            *lock(&self.shared.egress) = self.egresses.counts();
             for record in batch {
                 self.stage_record(record);
             }

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 
 const FLOWS: usize = 8;
 
-fn record(worker: u8, port: u16, state: State, detail: Detail) -> Record {
+fn record(port: u16, state: State, detail: Detail) -> Record {
     Record {
         schema: SCHEMA,
         kind: Kind::Flow,
         gateway: "gw".into(),
         boot: "1".into(),
-        worker,
+        worker: 0,
         seq: 1,
         time: Wall(0),
         state,
@@ -38,16 +38,16 @@ fn record(worker: u8, port: u16, state: State, detail: Detail) -> Record {
     }
 }
 
-fn open(worker: u8, flow: u64, port: u16) -> Record {
+fn open(flow: u64, port: u16) -> Record {
     let detail = Detail::Open(Opened {
         flow,
         start: Wall(0),
         resumed: false,
     });
-    record(worker, port, State::Open, detail)
+    record(port, State::Open, detail)
 }
 
-fn closed(worker: u8, flow: u64, port: u16) -> Record {
+fn closed(flow: u64, port: u16) -> Record {
     let detail = Detail::Closed(Closed {
         flow,
         start: Wall(0),
@@ -63,7 +63,7 @@ fn closed(worker: u8, flow: u64, port: u16) -> Record {
         failed_condition: None,
         hints: None,
     });
-    record(worker, port, State::Closed, detail)
+    record(port, State::Closed, detail)
 }
 
 fn denied(port: u16) -> Record {
@@ -77,7 +77,7 @@ fn denied(port: u16) -> Record {
         dst_ports: Vec::new(),
         scan: false,
     });
-    record(0, port, State::Denied, detail)
+    record(port, State::Denied, detail)
 }
 
 /// A kernel that translates ports from 1000 on by adding 30 000 and knows no others; it remembers
@@ -127,15 +127,14 @@ fn seen(records: &[Record]) -> Vec<Option<(std::net::IpAddr, u16)>> {
 fn one_question_for_all_that_open_and_none_when_they_close() {
     let kernel = Kernel::default();
     let mut egresses = kernel.egresses();
-    let mut opening = [open(0, 1, 1000), denied(1001), open(1, 1, 1002)];
+    let mut opening = [open(1, 1000), denied(1001), open(2, 1002)];
     egresses.fill(&mut opening);
     let expected = [Some(gateway(31_000)), None, Some(gateway(31_002))];
     assert_eq!(seen(&opening), expected);
     assert_eq!(kernel.asked(), [2]);
     assert_eq!(egresses.remembered(), 2);
 
-    // The same number on two workers is two flows.
-    let mut closing = [closed(1, 1, 1002), closed(0, 1, 1000)];
+    let mut closing = [closed(2, 1002), closed(1, 1000)];
     egresses.fill(&mut closing);
     assert_eq!(
         seen(&closing),
@@ -151,7 +150,7 @@ fn one_question_for_all_that_open_and_none_when_they_close() {
 fn a_flow_that_opens_and_closes_at_once_is_asked_for_once() {
     let kernel = Kernel::default();
     let mut egresses = kernel.egresses();
-    let mut records = [open(0, 7, 1000), closed(0, 7, 1000)];
+    let mut records = [open(7, 1000), closed(7, 1000)];
     egresses.fill(&mut records);
     assert_eq!(seen(&records), [Some(gateway(31_000)); 2]);
     assert_eq!(kernel.asked(), [1]);
@@ -163,11 +162,11 @@ fn what_was_not_found_is_asked_for_again_at_the_end() {
     let kernel = Kernel::default();
     let mut egresses = kernel.egresses();
     kernel.refuse(true);
-    let mut opening = [open(0, 1, 1000), open(0, 2, 7)];
+    let mut opening = [open(1, 1000), open(2, 7)];
     egresses.fill(&mut opening);
     assert_eq!(seen(&opening), [None, None]);
     kernel.refuse(false);
-    let mut closing = [closed(0, 1, 1000), closed(0, 2, 7)];
+    let mut closing = [closed(1, 1000), closed(2, 7)];
     egresses.fill(&mut closing);
     assert_eq!(seen(&closing), [Some(gateway(31_000)), None]);
     let (found, missing) = (1, 3);
@@ -177,7 +176,7 @@ fn what_was_not_found_is_asked_for_again_at_the_end() {
 #[test]
 fn a_routed_flow_leaves_as_the_device() {
     let mut egresses = Egresses::open(config::Egress::Routed, FLOWS);
-    let mut records = [open(0, 1, 5000), denied(5001), closed(0, 1, 5000)];
+    let mut records = [open(1, 5000), denied(5001), closed(1, 5000)];
     egresses.fill(&mut records);
     let device = ("100.96.0.2".parse().expect("an address"), 5000);
     assert_eq!(seen(&records), [Some(device), None, Some(device)]);
@@ -186,7 +185,7 @@ fn a_routed_flow_leaves_as_the_device() {
 #[test]
 fn without_a_tracker_records_have_no_egress_and_are_counted() {
     let mut egresses = Egresses::new(Source::Unknown, FLOWS);
-    let mut records = [open(0, 1, 5000), denied(5001), closed(0, 1, 5000)];
+    let mut records = [open(1, 5000), denied(5001), closed(1, 5000)];
     egresses.fill(&mut records);
     assert_eq!(seen(&records), [None; 3]);
     let (found, missing) = (0, 2);
@@ -198,13 +197,13 @@ fn lost_closing_records_cost_no_memory_and_forget_the_oldest() {
     let kernel = Kernel::default();
     let mut egresses = kernel.egresses();
     let more = FLOWS as u64 + 3;
-    let mut opening: Vec<Record> = (0..more).map(|flow| open(0, flow, 1000)).collect();
+    let mut opening: Vec<Record> = (0..more).map(|flow| open(flow, 1000)).collect();
     egresses.fill(&mut opening);
     assert_eq!(egresses.remembered(), FLOWS);
     kernel.asked();
-    egresses.fill(&mut [closed(0, more - 1, 1000)]);
+    egresses.fill(&mut [closed(more - 1, 1000)]);
     assert_eq!(kernel.asked(), [0; 0], "the youngest is remembered");
-    let mut oldest = [closed(0, 0, 1000)];
+    let mut oldest = [closed(0, 1000)];
     egresses.fill(&mut oldest);
     assert_eq!(kernel.asked(), [1], "the oldest is asked for again");
     assert_eq!(seen(&oldest), [Some(gateway(31_000))]);

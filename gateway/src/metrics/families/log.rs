@@ -88,6 +88,14 @@ pub(super) fn of(log: &FlowLogStatus) -> Vec<MetricFamily> {
             "Bytes of a torn end that were cut off at the start.",
             one(log.repaired_bytes),
         ),
+        counter(
+            "postern_egress_total",
+            "Opening and closing records, by whether they say what the target saw as the source.",
+            vec![
+                (vec![("result", "found")], log.egress_found),
+                (vec![("result", "missing")], log.egress_missing),
+            ],
+        ),
         gauge(
             "postern_export_up",
             "0 while an exporter cannot deliver.",
