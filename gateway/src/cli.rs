@@ -160,6 +160,7 @@ mod tests {
             "flows top --by denials --of destination --since 1d --limit 5",
             "flows verify",
             "flows verify copy -o json",
+            "flows pseudonym ana@example.com",
             "flows export --since 7d --until 1d --out bundle --dir copy",
             "flows kill 17 18",
             "flows kill --device ana",

@@ -79,6 +79,9 @@ if __name__ == "__main__":
     described(EXAMPLE, "the example")
     told_apart()
     page_checks()
+    lines = len(EXAMPLE.splitlines())
     for file in sys.argv[1:]:
-        described(Path(file).read_bytes(), file)
-    print(f"{len(EXAMPLE.splitlines())} lines are what the schema says; the program of the page checks them")
+        log = Path(file).read_bytes()
+        described(log, file)
+        lines += len(log.splitlines())
+    print(f"{lines} lines are what the schema says; the program of the page finds every change")

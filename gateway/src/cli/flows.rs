@@ -1,8 +1,9 @@
-//! `flows list|tail|top|verify|export|kill`: what was recorded, and what is live.
+//! `flows list|tail|top|verify|export|pseudonym|kill`: what was recorded, and what is live.
 
 mod export;
 mod kill;
 mod list;
+mod pseudonym;
 mod select;
 mod sentence;
 mod tail;
@@ -25,6 +26,8 @@ pub(super) enum Verb {
     Verify(verify::Verify),
     /// Copy the records of a time, with what proves that they are all.
     Export(export::Export),
+    /// Say what records call somebody whose name they do not keep.
+    Pseudonym(pseudonym::Pseudonym),
     /// Cut live flows on both sides.
     Kill(kill::Kill),
 }
@@ -37,6 +40,7 @@ impl Verb {
             Verb::Top(verb) => verb.obey(),
             Verb::Verify(verb) => verb.obey(),
             Verb::Export(verb) => verb.obey(),
+            Verb::Pseudonym(verb) => verb.obey(),
             Verb::Kill(verb) => verb.obey().await,
         }
     }

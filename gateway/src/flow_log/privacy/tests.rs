@@ -1,8 +1,10 @@
 use super::*;
+use crate::flow_log::FlowLog;
 use crate::flow_log::sample::{self, PERSONAL};
 use crate::scratch::Scratch;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 const KEEP: Privacy = Privacy {
     user: Treatment::Keep,
@@ -196,5 +198,42 @@ fn what_is_remembered_is_bounded_and_never_mixed_up() {
         redactor.apply(&mut record);
         assert_eq!(record.who.device, Some(format!("d{n}")));
         assert!(redactor.known.len() <= KNOWN);
+    }
+}
+
+/// The raw bytes of every file of the log, and every line that a listener gets.
+#[test]
+fn neither_the_disk_nor_a_listener_gets_a_name() {
+    let folder = Scratch::new();
+    let mut config = crate::init::init(&folder.path("gw"), None).expect("made");
+    config.flow_log.privacy = all(Treatment::Hash);
+    let log = FlowLog::start(&config, 4, 1).expect("starts");
+    let mut listener = log.handle().subscribe();
+    let sender = log.sender(0);
+    let records = sample::records();
+    let made = records.len();
+    assert!(sender.offer(records).is_ok());
+    drop(sender);
+    let status = log.finish(Duration::from_secs(30));
+    assert_eq!(status.written, u64::try_from(made).expect("few"));
+
+    let files = std::fs::read_dir(&config.flow_log.dir).expect("there");
+    let mut told: Vec<Vec<u8>> = files
+        .map(|file| std::fs::read(file.expect("named").path()).expect("readable"))
+        .collect();
+    assert!(told.iter().map(Vec::len).sum::<usize>() > 100 * made);
+    let mut heard = 0;
+    while let Ok(line) = listener.try_recv() {
+        told.push(line.as_bytes().to_vec());
+        heard += 1;
+    }
+    assert!(heard >= made, "{heard} of {made}");
+    for word in PERSONAL {
+        let has = |bytes: &Vec<u8>| {
+            bytes
+                .windows(word.len())
+                .any(|here| here == word.as_bytes())
+        };
+        assert!(!told.iter().any(has), "{word} is told");
     }
 }
