@@ -7,6 +7,7 @@ use crate::front_door::HANDED_QUEUE;
 use crate::worker::records_waiting;
 use postern_engine::counters::{Counters, Histogram};
 use postern_engine::denials::WINDOWS;
+use postern_engine::hint::WATCHES;
 use postern_engine::flow::Flow;
 use postern_engine::flow::tcp::TcpState;
 use postern_engine::gateway::Gateway;
@@ -92,6 +93,7 @@ pub fn snapshot(
         queues: vec![
             queue("flows", gateway.flows().len(), gateway.flows().capacity()),
             queue("denial-windows", gateway.denial_windows(), WINDOWS),
+            queue("hint-watches", gateway.hints().len(), WATCHES),
             queue(
                 "records-waiting",
                 own.records_waiting,

@@ -81,6 +81,7 @@ pub struct Watches {
 
 impl Watches {
     /// The device sent a segment of a flow.
+    #[inline(never)] // Most packets are of flows that nobody looks at.
     pub fn device_sent(&mut self, hint: &mut Hint, tcp: &Tcp, payload: &[u8]) {
         match hint {
             // A SYN sent again may begin elsewhere while nobody has answered it.
@@ -104,6 +105,7 @@ impl Watches {
     }
 
     /// The target sent a segment of a flow.
+    #[inline(never)]
     pub fn target_sent(&mut self, hint: &mut Hint, tcp: &Tcp, payload: &[u8]) {
         let start = tcp.sequence.wrapping_add(1);
         match hint {
@@ -231,14 +233,14 @@ impl Watch {
             End::Device if self.client == Told::Unsure => {
                 self.out.take_in(sequence, payload);
                 self.client = read::client(self.out.heard());
-                if self.out.is_full() {
+                if !self.out.takes_more() {
                     self.client = self.client_at_last();
                 }
             }
             End::Target if self.server == Told::Unsure => {
                 self.back.take_in(sequence, payload);
                 self.server = read::server(self.back.heard());
-                if self.server == Told::Unsure && self.back.is_full() {
+                if self.server == Told::Unsure && !self.back.takes_more() {
                     self.server = Told::Other;
                 }
             }

@@ -204,7 +204,7 @@ pub struct Closed {
 
 /// What the first bytes of a TCP connection said in clear. Each end says what it likes: this is a
 /// hint for whoever reads the record, and no proof of anything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Hints {
     /// What the first bytes look like: a hint, no proof.
     #[schemars(extend("x-present" = "when they show it, unless `privacy` drops it"))]

@@ -36,6 +36,11 @@ fn spool_lines() {
 }
 
 #[test]
+fn first_bytes() {
+    play("hints", postern_fuzz::hints);
+}
+
+#[test]
 fn worlds() {
     play("world", postern_fuzz::world);
 }

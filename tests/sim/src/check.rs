@@ -263,15 +263,12 @@ impl Watch {
                     if !self.open.remove(&closed.flow) {
                         return Err(format!("flow {} closed, and was not open", closed.flow));
                     }
-                    let (out, back) = (
-                        (closed.packets_out, closed.bytes_out),
-                        (closed.packets_in, closed.bytes_in),
-                    );
                     notes.push(Note::Closed {
                         key,
                         reason: closed.close_reason,
-                        out,
-                        back,
+                        out: (closed.packets_out, closed.bytes_out),
+                        back: (closed.packets_in, closed.bytes_in),
+                        hints: closed.hints.as_deref().cloned(),
                     });
                 }
                 Detail::Denied(denied) => {

@@ -2,8 +2,8 @@
 
 use crate::model::key_of;
 use crate::net::{Outs, carries_packet, introduces};
-use crate::packet::{self, ACK, FIN, Key, PSH, Packet, Proto, RST, Socket, What};
-use crate::target::{read_stamp, stamped};
+use crate::packet::{self, ACK, FIN, Key, Packet, Proto, RST, Socket, What};
+use crate::target::read_stamp;
 use postern_client::state::{Client, Config, Outcome};
 use postern_proto::ecn::{Ecn, Mode};
 use postern_proto::fate::DropReason;
@@ -303,6 +303,8 @@ impl Laptop {
             state: ConnState::Opening,
             next_out: seq.wrapping_add(1),
             next_in: 0,
+            first: seq.wrapping_add(1),
+            said: 0,
         });
         syn(&key, seq)
     }
@@ -312,14 +314,7 @@ impl Laptop {
         let conn = self.conns.get_mut(conn)?;
         match conn.state {
             ConnState::Opening => Some(syn(&conn.key, conn.next_out.wrapping_sub(1))),
-            ConnState::Open | ConnState::Closing => {
-                let payload = stamped(stamp, len);
-                let packet = conn.segment(PSH | ACK, &payload);
-                conn.next_out = conn
-                    .next_out
-                    .wrapping_add(u32::try_from(payload.len()).unwrap_or(0));
-                Some(packet)
-            }
+            ConnState::Open | ConnState::Closing => Some(conn.say(stamp, len)),
             ConnState::Reset => None,
         }
     }
@@ -370,7 +365,7 @@ impl Laptop {
         let Some(conn) = self.conns.iter_mut().rev().find(|conn| conn.key == key) else {
             return Ok(Vec::new());
         };
-        Ok(conn.receive(&segment).into_iter().collect())
+        Ok(conn.receive(&segment))
     }
 
     /// The client holds what it said it would.

@@ -8,6 +8,7 @@
 //! | [`world`] | laptops, one gateway, targets, one clock; every input to the gateway |
 //! | `apply`, `mischief` | one step, done |
 //! | [`laptop`], [`target`] | the two ends: tunnels, programs, sockets |
+//! | [`speech`] | what the ends of a connection say first |
 //! | [`net`] | loss, doubling, delay, order |
 //! | `path` | the sizes that a path carries |
 //! | [`packet`] | packets, made and read apart from the code under test |
@@ -30,6 +31,7 @@ pub mod packet;
 mod path;
 pub mod policy;
 pub mod shrink;
+pub mod speech;
 pub mod steps;
 pub mod target;
 pub mod world;
@@ -94,6 +96,24 @@ mod tests {
                 String::from_utf8(first),
                 String::from_utf8(records(seed, &steps).expect("as before"))
             );
+        }
+    }
+
+    #[test]
+    fn closing_records_show_what_was_said_first() {
+        let mut seen = String::new();
+        for seed in 200..240 {
+            let lines = records(seed, &steps_of(seed, STEPS)).expect("agrees with the oracle");
+            seen += &String::from_utf8(lines).expect("JSON");
+        }
+        for hint in [
+            r#""app":"ssh""#,
+            r#""app":"http""#,
+            r#""ssh_client":"SSH-2.0-"#,
+            r#""ssh_server":"SSH-2.0-"#,
+            r#""tls_sni":"a-post-quantum-hello.example""#,
+        ] {
+            assert!(seen.contains(hint), "no connection showed {hint}");
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::packet::{Key, Packet, Proto, RST, Segment, Socket, What};
 use crate::policy::Rules;
 use postern_engine::policy::Subject;
-use postern_engine::record::CloseReason;
+use postern_engine::record::{CloseReason, Hints};
 use postern_engine::settings::Limits;
 use postern_proto::fate::DropReason;
 use postern_proto::now::{Mono, Now};
@@ -12,9 +12,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+mod hints;
 mod packets;
 mod track;
 
+use hints::Said;
 use track::{State, Track};
 
 /// What the gateway knows of the world, as the oracle sees it.
@@ -68,6 +70,7 @@ pub struct Flow {
     /// Packets and bytes from the target.
     pub back: (u64, u64),
     tcp: Option<Track>,
+    said: Said,
     last: Mono,
     judged: u64,
 }
@@ -111,6 +114,8 @@ pub enum Note {
         out: (u64, u64),
         /// Packets and bytes from the target.
         back: (u64, u64),
+        /// What its first bytes showed.
+        hints: Option<Hints>,
     },
 }
 
@@ -324,6 +329,10 @@ impl Model {
             remembered: now.mono,
             out: (0, 0),
             back: (0, 0),
+            said: match tcp {
+                Some(_) if !resumed => Said::nothing(),
+                Some(_) | None => Said::default(),
+            },
             tcp,
             last: now.mono,
             judged,
@@ -343,6 +352,7 @@ impl Model {
                 reason,
                 out: flow.out,
                 back: flow.back,
+                hints: flow.said.shows(),
             });
         }
     }
@@ -359,6 +369,7 @@ impl Model {
                 reason,
                 out: flow.out,
                 back: flow.back,
+                hints: flow.said.shows(),
             });
             expect.laptop_told.push((flow.device, key));
             if key.proto != Proto::Icmp {
@@ -377,6 +388,7 @@ impl Model {
         let sum = if out { &mut flow.out } else { &mut flow.back };
         *sum = (sum.0 + segments, sum.1 + bytes);
         flow.last = now.mono;
+        flow.said.hear(packet, out);
     }
 
     fn follow(&mut self, key: Key, segment: Option<Segment>, out: bool, expect: &mut Expect) {

@@ -2,6 +2,7 @@
 
 use crate::model::key_of;
 use crate::packet::{self, ACK, FIN, Key, PSH, Packet, RST, SYN, Segment, What};
+use crate::speech;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -31,6 +32,10 @@ struct Conn {
     next_out: u32,
     next_in: u32,
     fin: bool,
+    /// Sequence number of the first byte.
+    first: u32,
+    /// Bytes of its speech that were said.
+    said: usize,
 }
 
 impl Targets {
@@ -97,6 +102,8 @@ impl Targets {
                     next_out: start.wrapping_add(1),
                     next_in: segment.next(),
                     fin: false,
+                    first: start.wrapping_add(1),
+                    said: 0,
                 },
             );
             let reply = Segment {
@@ -131,10 +138,25 @@ impl Targets {
             conn.next_out = conn.next_out.wrapping_add(u32::from(flags != ACK));
             return vec![reply];
         }
-        Vec::new()
+        let mut words = Vec::new();
+        let speech = &speech::server(conn.first).bytes;
+        while let Some(payload) = speech::piece(speech, conn.said, conn.first) {
+            words.push(answer(
+                &key,
+                PSH | ACK,
+                conn.next_out,
+                conn.next_in,
+                payload,
+            ));
+            conn.said += payload.len();
+            let len = u32::try_from(payload.len()).unwrap_or(0);
+            conn.next_out = conn.next_out.wrapping_add(len);
+        }
+        words
     }
 
-    /// The target has data for the laptop: one segment each.
+    /// The target has data for the laptop: one segment each. It begins with what targets say
+    /// first, in pieces of the same lengths.
     pub fn push(&mut self, key: &Key, payloads: &[Vec<u8>]) -> Vec<Packet> {
         let Some(conn) = self.conns.get_mut(key).filter(|conn| !conn.fin) else {
             return Vec::new();
@@ -142,6 +164,14 @@ impl Targets {
         payloads
             .iter()
             .map(|payload| {
+                let rest = &speech::server(conn.first).bytes[conn.said..];
+                let payload = if rest.is_empty() {
+                    payload
+                } else {
+                    let piece = &rest[..rest.len().min(payload.len())];
+                    conn.said += piece.len();
+                    piece
+                };
                 let segment = answer(key, PSH | ACK, conn.next_out, conn.next_in, payload);
                 conn.next_out = conn
                     .next_out

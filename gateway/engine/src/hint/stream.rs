@@ -59,8 +59,9 @@ impl<const MOST: usize> Stream<MOST> {
         &self.heard
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.heard.len() >= MOST
+    /// There is room, and it is known where the first byte is.
+    pub(super) fn takes_more(&self) -> bool {
+        self.start.is_some() && self.heard.len() < MOST
     }
 
     fn append(&mut self, at: usize, payload: &[u8]) {
