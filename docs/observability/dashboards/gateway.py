@@ -105,16 +105,17 @@ def build():
                [prom(f'{total("postern_log_head")} - {total("postern_log_synced")}', "not synced")], width=8,
                calcs=("lastNotNull", "max")),
         series("Time to sync", "How long one fsync takes.",
-               [prom(quantile(q, "postern_log_sync_seconds"), f"p{q * 100:g}") for q in (0.5, 0.99)], "s", 8),
-        series("Size on disk", "Of all segments.", [prom(total("postern_log_bytes"), "bytes")], "bytes", 5,
-               calcs=()),
-        series("Segments", "Files of the spool.", [prom(total("postern_log_segments"), "segments")], width=4,
-               calcs=()),
+               [prom(quantile(q, "postern_log_sync_seconds"), f"p{q * 100:g}") for q in (0.5, 0.99)], "s", 6, calcs=()),
+        series("Egress in records", "Opening and closing records that say what the target saw as the source, and those that do not; without it a "
+               "target's own log joins to nobody.",
+               [prom(rate("postern_egress_total", by="result"), "{{result}}")], "wps", 5, calcs=()),
+        series("Size on disk", "Of all segments.", [prom(total("postern_log_bytes"), "bytes")], "bytes", 4, calcs=()),
+        stat("Segments", "Files of the spool.", prom(total("postern_log_segments"), "segments"), width=3),
         stat("Reaches back", "Age of the oldest record on disk.",
              prom(f'time() - min({value("postern_log_oldest_timestamp_seconds")} > 0)'), "s", 3),
-        stat("Removed undelivered, cut off", "In the time shown: records removed for space that an exporter had not delivered, and bytes of torn "
-             "lines cut off at a start.",
-             prom(f'{grown("postern_log_removed_unacknowledged_total")} + {grown("postern_log_repaired_bytes_total")}'), width=4,
+        stat("Removed, cut off", "In the time shown: records removed for space that an exporter had not delivered, and bytes of torn lines cut "
+             "off at a start.",
+             prom(f'{grown("postern_log_removed_unacknowledged_total")} + {grown("postern_log_repaired_bytes_total")}'), width=3,
              steps=ZERO_IS_GOOD, defaults={"decimals": 0}),
     ])
     export = ("Exporters", 8, [
