@@ -91,10 +91,7 @@ impl<'a> Line<'a> {
     /// It is not a line, or not the one that was written.
     pub fn parse(bytes: &'a [u8]) -> Result<Line<'a>, LineFault> {
         let line = Line::unchecked(bytes)?;
-        let (sealed, crc) = bytes.split_at(bytes.len() - CRC_LEN);
-        let mut wanted = [0; 8];
-        write_crc(crc32fast::hash(sealed), &mut wanted);
-        if crc[CRC.len()..CRC.len() + 8] == wanted {
+        if is_sound(bytes) {
             Ok(line)
         } else {
             Err(LineFault::Checksum)
@@ -146,6 +143,17 @@ pub fn seal(body: &[u8], n: u64, prev: Hash, into: &mut Vec<u8>) -> Hash {
     let hash = Hash::of(&into[begin..]);
     into.push(b'\n');
     hash
+}
+
+/// Whether a line, given without its `\n`, ends in the checksum of its bytes.
+pub(crate) fn is_sound(bytes: &[u8]) -> bool {
+    let split = bytes.len().checked_sub(CRC_LEN);
+    let Some((sealed, crc)) = split.and_then(|at| bytes.split_at_checked(at)) else {
+        return false;
+    };
+    let mut wanted = [0; 8];
+    write_crc(crc32fast::hash(sealed), &mut wanted);
+    crc.get(CRC.len()..CRC.len() + 8) == Some(&wanted)
 }
 
 /// Whether `body` is something that [`seal`] can make a line of.

@@ -6,7 +6,7 @@
 use super::fields::Fields;
 use super::filter::{Filter, To};
 use super::words::{Kind, State, Verdict};
-use crate::line::Line;
+use crate::line::is_sound;
 use crate::time::rfc3339;
 use memchr::memmem::{Finder, find};
 use memchr::{memchr, memrchr};
@@ -72,8 +72,8 @@ impl Matcher {
         if !others.all(|needle| needle.find(line).is_some()) || !self.in_time(line) {
             return Ok(None);
         }
-        Line::parse(line).map_err(|_| Damaged)?;
-        let fields = Fields::read(line).ok_or(Damaged)?;
+        let fields = is_sound(line).then(|| Fields::read(line)).flatten();
+        let fields = fields.ok_or(Damaged)?;
         Ok(self.rest.matches(&fields).then_some(fields))
     }
 

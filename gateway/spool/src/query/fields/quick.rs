@@ -8,12 +8,14 @@ use std::borrow::Cow;
 
 /// The fields of a line; none if it is not written in the usual way.
 pub(super) fn read(line: &[u8]) -> Option<Fields<'_>> {
+    // Once for all of it is cheaper than for each word.
+    let text = std::str::from_utf8(line).ok()?;
     let mut fields = Fields::default();
     let mut rest = line.strip_prefix(b"{\"")?;
     loop {
         let end = memchr(b'"', rest)?;
         let (name, value) = (&rest[..end], rest.get(end + 1..)?.strip_prefix(b":")?);
-        let after = member(&mut fields, name, value)?;
+        let after = member(&mut fields, name, value, text)?;
         match after {
             // What follows is the seal.
             [b',', ..] if name == b"n" => return Some(fields),
@@ -24,8 +26,14 @@ pub(super) fn read(line: &[u8]) -> Option<Fields<'_>> {
     }
 }
 
-/// Takes one member; what follows its value.
-fn member<'a>(fields: &mut Fields<'a>, name: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+/// Takes one member; what follows its value. `line` is the whole line, of which `value` begins
+/// somewhere before its end.
+fn member<'a>(
+    fields: &mut Fields<'a>,
+    name: &[u8],
+    value: &'a [u8],
+    line: &'a str,
+) -> Option<&'a [u8]> {
     let text = match name {
         b"kind" => &mut fields.kind,
         b"time" => &mut fields.time,
@@ -46,7 +54,8 @@ fn member<'a>(fields: &mut Fields<'a>, name: &[u8], value: &'a [u8]) -> Option<&
     if value[end] == b'\\' {
         return None;
     }
-    let word = std::str::from_utf8(&value[..end]).ok()?;
+    let begin = line.len() - value.len();
+    let word = line.get(begin..begin + end)?;
     // A name that comes twice is for the other reader to refuse.
     if text.replace(Text(Cow::Borrowed(word))).is_some() {
         return None;
