@@ -187,3 +187,52 @@ fn cells(row: &Row) -> [String; 10] {
         output::or_dash(number("bytes_in").map(output::size)),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postern_spool::query::Found;
+    use serde_json::json;
+
+    #[test]
+    fn rows_read_well() {
+        let row = |live, more: Value| {
+            let mut record = json!({
+                "kind": "flow", "start": "2026-11-22T05:00:43.120Z", "user": "ana@example.com",
+                "device": "ana-laptop", "protocol": "tcp", "dst_address": "192.0.2.10",
+                "dst_port": 22, "rule": "ssh to the nodes",
+            });
+            for (name, value) in more.as_object().into_iter().flatten() {
+                record[name] = value.clone();
+            }
+            let record = Found {
+                n: 1,
+                line: record.to_string().into_bytes().into(),
+            };
+            cells(&Row { record, live }).join(" | ")
+        };
+        assert_eq!(
+            row(true, json!({ "state": "open" })),
+            "2026-11-22T05:00:43Z | live | ana@example.com | ana-laptop | 192.0.2.10:22/tcp | \
+             ssh to the nodes | - | - | - | -"
+        );
+        let closed = json!({
+            "state": "closed", "close_reason": "fin", "duration_ms": 125_000, "bytes_out": 1536,
+            "bytes_in": 5_242_880, "dst_address": "2001:db8::1",
+        });
+        assert_eq!(
+            row(false, closed),
+            "2026-11-22T05:00:43Z | closed | ana@example.com | ana-laptop | [2001:db8::1]:22/tcp | \
+             ssh to the nodes | fin | 2m | 1.5 KiB | 5.0 MiB"
+        );
+        let scan = json!({
+            "state": "denied", "deny_reason": "policy", "count": 7, "dst_address": null,
+            "user": null, "rule": "default",
+        });
+        assert_eq!(
+            row(false, scan),
+            "2026-11-22T05:00:43Z | denied | - | ana-laptop | *:22/tcp | default | policy x7 | \
+             - | - | -"
+        );
+    }
+}

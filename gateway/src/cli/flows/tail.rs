@@ -20,21 +20,24 @@ pub(in crate::cli) struct Tail {
     output: Output,
 }
 
-/// What was shown so far, and how to show more.
-struct Shown {
+/// What was shown so far, and how to show more. `show` returns false if nobody reads any more.
+struct Shown<S> {
     filter: Filter,
-    output: Output,
-    lines: Lines,
+    show: S,
     /// The number of the first line that is not dealt with yet; none before the first one.
     next: Option<u64>,
 }
 
 impl Tail {
     pub(super) async fn obey(self) -> Result<u8, Failure> {
+        let mut lines = Lines::new();
         let mut shown = Shown {
             filter: self.select.filter(&Until::default())?,
-            output: self.output,
-            lines: Lines::new(),
+            show: |line: Option<&[u8]>| match (line, self.output) {
+                (Some(line), Output::Json) => lines.put(line),
+                (Some(line), Output::Table) => lines.put(sentence(line).as_bytes()),
+                (None, _) => lines.flush(),
+            },
             next: None,
         };
         let folder = self.source.folder()?;
@@ -66,7 +69,8 @@ impl Tail {
     }
 }
 
-impl Shown {
+/// `show` is given a line, or nothing where what was shown must be visible.
+impl<S: FnMut(Option<&[u8]>) -> Result<bool, Failure>> Shown<S> {
     /// Shows a line that was just written, after those before it that did not reach us. False if
     /// nobody reads any more.
     fn follow(&mut self, folder: &Path, line: &[u8]) -> Result<bool, Failure> {
@@ -78,10 +82,10 @@ impl Shown {
             return Ok(fields.n < next);
         }
         self.next = Some(fields.n.saturating_add(1));
-        if self.filter.matches(&fields) && !self.show(line)? {
+        if self.filter.matches(&fields) && !(self.show)(Some(line))? {
             return Ok(false);
         }
-        self.lines.flush()
+        (self.show)(None)
     }
 
     /// Shows what is in the folder, from the next line up to line `end`. False as above.
@@ -98,7 +102,7 @@ impl Shown {
                     return ControlFlow::Break(());
                 }
                 next = fields.n.saturating_add(1);
-                reads = self.show(line);
+                reads = (self.show)(Some(line));
                 match reads {
                     Ok(true) => ControlFlow::Continue(()),
                     Ok(false) | Err(_) => ControlFlow::Break(()),
@@ -107,13 +111,104 @@ impl Shown {
             .map_err(Failure::failed)?;
         note(&report);
         self.next = Some(next.max(head.saturating_add(1)).min(end));
-        Ok(reads? && self.lines.flush()?)
+        Ok(reads? && (self.show)(None)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+    use postern_spool::line::{Hash, seal};
+    use postern_spool::segment::name;
+    use std::io::Write;
+
+    /// A log of two users in turn, and its lines.
+    struct Log {
+        folder: Scratch,
+        lines: Vec<Vec<u8>>,
+        prev: Hash,
     }
 
-    fn show(&mut self, line: &[u8]) -> Result<bool, Failure> {
-        match self.output {
-            Output::Json => self.lines.put(line),
-            Output::Table => self.lines.put(sentence(line).as_bytes()),
+    impl Log {
+        fn new() -> Log {
+            Log {
+                folder: Scratch::new(),
+                lines: Vec::new(),
+                prev: Hash::ZERO,
+            }
         }
+
+        fn write(&mut self, count: usize) {
+            let path = self.folder.path(&name(1));
+            let file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path);
+            let mut file = file.expect("a segment");
+            for _ in 0..count {
+                let n = u64::try_from(self.lines.len()).expect("small") + 1;
+                let user = ["ana", "bob"][usize::from(n % 2 == 0)];
+                let body = format!(r#"{{"kind":"flow","user":"{user}"}}"#);
+                let mut line = Vec::new();
+                self.prev = seal(body.as_bytes(), n, self.prev, &mut line);
+                file.write_all(&line).expect("written");
+                line.pop();
+                self.lines.push(line);
+            }
+        }
+    }
+
+    #[test]
+    fn between_the_backlog_and_what_follows_is_no_gap_and_nothing_twice() {
+        for user in [None, Some("ana")] {
+            let mut seen = Vec::new();
+            let mut log = Log::new();
+            let mut shown = Shown {
+                filter: Filter {
+                    user: user.map(str::to_owned),
+                    ..Filter::default()
+                },
+                show: |line: Option<&[u8]>| {
+                    seen.extend(line.and_then(Fields::read).map(|fields| fields.n));
+                    Ok(true)
+                },
+                next: None,
+            };
+            log.write(5);
+            assert!(
+                shown
+                    .catch_up(&log.folder.path(""), u64::MAX)
+                    .expect("read")
+            );
+            log.write(15);
+            // Live lines: two that were in the backlog, then one after some that were missed.
+            for n in [4, 5, 6, 7, 12, 13, 20] {
+                let line = &log.lines[n - 1];
+                assert!(shown.follow(&log.folder.path(""), line).expect("shown"));
+            }
+            let step = if user.is_some() { 2 } else { 1 };
+            assert_eq!(seen, (1..=20).step_by(step).collect::<Vec<u64>>());
+        }
+    }
+
+    #[test]
+    fn without_a_backlog_it_begins_with_the_first_line_that_comes() {
+        let mut seen = Vec::new();
+        let mut log = Log::new();
+        log.write(9);
+        let mut shown = Shown {
+            filter: Filter::default(),
+            show: |line: Option<&[u8]>| {
+                seen.extend(line.and_then(Fields::read).map(|fields| fields.n));
+                Ok(seen.len() < 3)
+            },
+            next: None,
+        };
+        let folder = &log.folder.path("");
+        assert!(shown.follow(folder, &log.lines[5]).expect("shown"));
+        // Nobody reads any more after the third.
+        assert!(!shown.follow(folder, &log.lines[8]).expect("shown"));
+        assert_eq!(seen, [6, 7, 8]);
     }
 }

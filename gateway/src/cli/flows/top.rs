@@ -133,3 +133,26 @@ fn sums(sums: &Sums) -> Value {
         "packets_in": sums.packets_in,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_of_what_counts() {
+        let sums = Sums {
+            attempts: 8,
+            denials: 3,
+            bytes_out: 1024,
+            bytes_in: 512,
+            packets_out: 10,
+            packets_in: 9,
+        };
+        assert_eq!(
+            line("ana", &sums, By::Bytes, 12_288).join(" | "),
+            "ana | 12.5% | 8 | 3 | 1.0 KiB | 512 B | 10 | 9"
+        );
+        assert_eq!(line("ana", &sums, By::Denials, 3)[1], "100.0%");
+        assert_eq!(line("ana", &Sums::default(), By::Flows, 0)[1], "0.0%");
+    }
+}
