@@ -6,7 +6,7 @@ use clap::Args;
 
 /// Say what records call somebody whose name they do not keep.
 #[derive(Debug, Args)]
-pub(super) struct Pseudonym {
+pub(in crate::cli) struct Pseudonym {
     /// A user, a device, the first characters of its key, or an address.
     name: String,
     #[command(flatten)]
