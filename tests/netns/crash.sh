@@ -21,12 +21,12 @@ reached() { in_ns cluster nft -j list counter inet heard opens | jq '[.nftables[
 reached_more_than() { [ "$(reached)" -gt "$1" ]; }
 
 step "10 000 flows a second; kill -9 in the middle, and a new start"
-start opens laptop "$LOAD_BIN" opens --to $KUBE:20000 --rate 10000 --seconds 12 -o json
-wait_for 5 "20 000 flows at the target" reached_more_than 20000
+start opens laptop "$LOAD_BIN" opens --to $KUBE:20000 --rate 10000 --seconds 15 -o json
+wait_for 15 "20 000 flows at the target" reached_more_than 20000
 stop gateway KILL || true
 before=$(reached)
 gateway_start
-wait_for 5 "flows at the target again" reached_more_than $((before + 10000))
+wait_for 15 "flows at the target again" reached_more_than $((before + 5000))
 stop gateway KILL || true
 gateway_start
 opens_over() { gone "$(pid_of opens)"; }

@@ -14,7 +14,7 @@ assert_ok "ssh" ssh_in laptop $KUBE true
 
 step "the disk is full: readiness fails"
 dd if=/dev/zero of="$SPOOL/filler" bs=4k 2>/dev/null || true
-attempt() { probe laptop 1000 tcp $KUBE 22 >/dev/null || true; [ "$(http_status readyz)" = 503 ]; }
+attempt() { probe laptop tcp $KUBE 22 >/dev/null || true; [ "$(http_status readyz)" = 503 ]; }
 wait_for 20 "readyz to say 503" attempt
 assert_match "why, in status" 'cannot be written' "$(status_of_gateway | jq -r .state)"
 assert_match "why, in the log" 'No space left' "$(cat "$(log_of gateway)")"
