@@ -441,3 +441,42 @@ fn killed_runs_are_explained_by_the_next_one_that_lives_long_enough() {
         ]
     );
 }
+
+#[test]
+fn a_slow_disk_makes_nobody_wait_and_loses_nothing() {
+    let world = World::new();
+    let disk = SimDisk::new();
+    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
+    let sender = log.sender(0);
+    disk.slow(Duration::from_millis(50));
+    let (mut seq, mut refused) = (0, 0);
+    while refused == 0 {
+        match sender.offer(opens(seq..seq + 1)) {
+            Ok(()) => seq += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(sender.writable(), "slow is not broken");
+    let status = World::finish(log, sender);
+    assert_eq!((status.written, status.lost), (seq, 0));
+}
+
+#[test]
+fn a_clock_that_was_set_is_said_and_one_that_drifts_is_not() {
+    let world = World::new();
+    let disk = SimDisk::new();
+    let shared = Arc::new(Shared::new(1));
+    let (tail, _) = broadcast::channel(1);
+    let mut writer = writer::Writer::open(disk.clone(), &world.config, 1, None, shared, tail)
+        .expect("opens");
+    let mut now = Clock::now();
+    for (passed, stepped) in [(10_000, 10_500), (1_000, 3_601_000), (1_000, 1_000), (1_000, -7_000_i64)] {
+        now.mono = now.mono + Duration::from_millis(passed);
+        now.wall = Wall(now.wall.0.saturating_add_signed(stepped * 1_000_000));
+        writer.look_at_the_clock(now);
+    }
+    writer.write();
+    let files = disk.files();
+    let (_, segment) = files.iter().find(|(name, _)| name.ends_with("jsonl")).expect("one");
+    assert_eq!(events(&chained(segment)), ["started", "clock-stepped", "clock-stepped"]);
+}

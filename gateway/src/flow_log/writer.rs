@@ -255,7 +255,7 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Writes what is staged, however long it takes, unless the gateway stops.
-    fn write(&mut self) {
+    pub(super) fn write(&mut self) {
         let mut pause = FIRST_RETRY;
         while let Err(error) = self.spool.commit() {
             self.fail(&error);
@@ -384,7 +384,7 @@ impl<S: Storage> Writer<S> {
         self.stand();
     }
 
-    fn look_at_the_clock(&mut self, now: Now) {
+    pub(super) fn look_at_the_clock(&mut self, now: Now) {
         let passed = now.mono.since(self.clock.mono);
         let from = Wall(self.clock.wall.0.saturating_add(nanos(passed)));
         self.clock = now;
