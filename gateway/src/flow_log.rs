@@ -119,8 +119,14 @@ impl FlowLog {
         let (tail, _) = broadcast::channel(TAIL_BACKLOG);
         let (queue, batches) = sync_channel(RECORD_QUEUE);
         let shared = Arc::new(Shared::new(workers));
-        let writer =
-            writer::Writer::open(storage, config, boot, left, shared.clone(), tail.clone())?;
+        let writer = writer::Writer::open(
+            storage,
+            config,
+            boot,
+            (left, made.clone()),
+            shared.clone(),
+            tail.clone(),
+        )?;
         let exporters = Exporters::start(&config.flow_log, shared.synced.clone(), writer.before())
             .map_err(FlowLogError::Export)?;
         // It is set once, here.

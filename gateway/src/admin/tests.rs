@@ -22,7 +22,7 @@ struct World {
     fake: FakeWorker,
     client: Client,
     records: RecordSender,
-    log: FlowLog,
+    _log: FlowLog,
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<io::Result<()>>,
 }
@@ -60,7 +60,7 @@ impl World {
             fake,
             client,
             records,
-            log,
+            _log: log,
             stop,
             server,
         }

@@ -43,8 +43,8 @@ pub(super) struct Past {
     pub(super) head: u64,
     /// The run that ended without a word.
     pub(super) boot: String,
-    /// What it left in shared memory.
-    pub(super) left: Option<Left>,
+    /// What runs left in shared memory.
+    pub(super) left: Vec<Left>,
     /// For the closing records: the run that writes them, and when it began.
     pub(super) by: Arc<str>,
     pub(super) now: Wall,
@@ -106,13 +106,7 @@ fn tell(mut past: Past, to: &SyncSender<Found>) -> Result<(), ReadError> {
             return Ok(());
         }
         match run.unexplained {
-            Some(boot) => {
-                past = Past {
-                    boot,
-                    left: None,
-                    ..past
-                }
-            }
+            Some(boot) => past = Past { boot, ..past },
             None => return Ok(()),
         }
     }
@@ -242,7 +236,10 @@ impl Run {
     }
 
     fn crashed(&self, past: &Past) -> CrashedRun {
-        let left = past.left.filter(|left| left.boot.to_string() == past.boot);
+        let left = past
+            .left
+            .iter()
+            .find(|left| left.boot.to_string() == past.boot);
         let made = |worker: u8| left.and_then(|left| left.made.get(usize::from(worker)).copied());
         let known = (0..u8::MAX).take_while(|worker| made(*worker).is_some());
         let names: BTreeSet<u8> = known

@@ -102,7 +102,7 @@ fn until(what: impl Fn() -> bool) {
 }
 
 struct World {
-    folder: Scratch,
+    _folder: Scratch,
     config: Config,
 }
 
@@ -110,7 +110,10 @@ impl World {
     fn new() -> World {
         let folder = Scratch::new();
         let config = init(&folder.path("gw"), None).expect("made");
-        World { folder, config }
+        World {
+            _folder: folder,
+            config,
+        }
     }
 
     fn start(&self, boot: u64) -> FlowLog {
@@ -467,16 +470,34 @@ fn a_clock_that_was_set_is_said_and_one_that_drifts_is_not() {
     let disk = SimDisk::new();
     let shared = Arc::new(Shared::new(1));
     let (tail, _) = broadcast::channel(1);
-    let mut writer = writer::Writer::open(disk.clone(), &world.config, 1, None, shared, tail)
-        .expect("opens");
+    let mut writer = writer::Writer::open(
+        disk.clone(),
+        &world.config,
+        1,
+        Made::begin(&world.config.data_dir, 1),
+        shared,
+        tail,
+    )
+    .expect("opens");
     let mut now = Clock::now();
-    for (passed, stepped) in [(10_000, 10_500), (1_000, 3_601_000), (1_000, 1_000), (1_000, -7_000_i64)] {
+    for (passed, stepped) in [
+        (10_000, 10_500),
+        (1_000, 3_601_000),
+        (1_000, 1_000),
+        (1_000, -7_000_i64),
+    ] {
         now.mono = now.mono + Duration::from_millis(passed);
         now.wall = Wall(now.wall.0.saturating_add_signed(stepped * 1_000_000));
         writer.look_at_the_clock(now);
     }
     writer.write();
     let files = disk.files();
-    let (_, segment) = files.iter().find(|(name, _)| name.ends_with("jsonl")).expect("one");
-    assert_eq!(events(&chained(segment)), ["started", "clock-stepped", "clock-stepped"]);
+    let (_, segment) = files
+        .iter()
+        .find(|(name, _)| name.ends_with("jsonl"))
+        .expect("one");
+    assert_eq!(
+        events(&chained(segment)),
+        ["started", "clock-stepped", "clock-stepped"]
+    );
 }

@@ -7,29 +7,28 @@
 //! 5. segments that are too old or too many removed.
 
 use super::egress::Egresses;
-use super::event::{
-    ClockStepped, Damaged, Event, LogEvent, Lost, Previous, Removal, Removed, Repaired, Started,
-    Stopped, Unwritable, WorkerCounts,
-};
-use super::history::{self, Found, Head, Past};
-use super::made::Left;
+mod words;
+
+use super::event::{Damaged, Event, LogEvent, Previous, Repaired, Started, Unwritable};
+use super::history::{self, Found, Past};
+use super::made::{Left, Made};
 use super::privacy::Redactor;
 use super::tally::{Shared, Stand, count};
 use super::{FlowLogError, lock};
 use crate::config::{Config, FlowLogConfig, Sync};
-use crate::export::ExportersHandle;
 use postern_engine::record::Record;
 use postern_io::clock::Clock;
 use postern_proto::now::{Now, Wall};
-use postern_spool::spool::{MAX_STAGED, Settings, Spool, Why};
+use postern_spool::spool::{MAX_STAGED, Settings, Spool};
 use postern_spool::storage::Storage;
 use serde::Serialize;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
+use words::how_it_ended;
 
 /// Records written together, at most: at under 1 KiB each, 4 MiB.
 const GROUP: usize = 4096;
@@ -55,7 +54,11 @@ pub(super) struct Writer<S: Storage> {
     tail: broadcast::Sender<Arc<str>>,
     egresses: Egresses,
     redactor: Redactor,
+    /// What is being found out of runs that ended without a word.
     past: Option<Receiver<Found>>,
+    /// Counts of those runs, to be forgotten when all is told.
+    left: Vec<u64>,
+    made: Made,
     /// The group that is staged.
     records: Vec<Record>,
     body: Vec<u8>,
@@ -77,7 +80,7 @@ impl<S: Storage> Writer<S> {
         storage: S,
         config: &Config,
         boot: u64,
-        left: Option<Left>,
+        (left, made): (Vec<Left>, Made),
         shared: Arc<Shared>,
         tail: broadcast::Sender<Arc<str>>,
     ) -> Result<Writer<S>, FlowLogError> {
@@ -95,6 +98,8 @@ impl<S: Storage> Writer<S> {
             egresses: Egresses::open(config.egress, config.limits.flows as usize),
             redactor,
             past: None,
+            left: left.iter().map(|left| left.boot).collect(),
+            made,
             records: Vec::new(),
             body: Vec::new(),
             unsynced: None,
@@ -332,158 +337,13 @@ impl<S: Storage> Writer<S> {
         self.sync_failed = false;
         lock(&self.shared.syncs).observe(begun.elapsed().as_secs_f64());
         self.unsynced = None;
+        if self.past.is_none() {
+            for boot in std::mem::take(&mut self.left) {
+                self.made.forget(&boot.to_string());
+            }
+        }
         self.shared.synced.publish(self.spool.synced());
         true
-    }
-
-    fn retain(&mut self, now: Wall) {
-        if self.retained.elapsed() < RETAIN_EVERY {
-            return;
-        }
-        self.retained = Instant::now();
-        let keep_age = u64::try_from(self.config.keep_age.as_millis()).unwrap_or(u64::MAX);
-        let exporters = self.shared.exporters.get();
-        let acknowledged = exporters.and_then(ExportersHandle::acknowledged);
-        loop {
-            let removed =
-                self.spool
-                    .retain(self.config.keep_size, keep_age, acknowledged, now.millis());
-            match removed {
-                Ok(Some(removed)) => {
-                    let lost = removed.unacknowledged;
-                    self.shared
-                        .removed_unacknowledged
-                        .fetch_add(lost, Ordering::Relaxed);
-                    if lost > 0 {
-                        tracing::error!(
-                            records = lost,
-                            "the flow log reached keep_size: records \
-                            were removed that an exporter had not delivered"
-                        );
-                    }
-                    self.say(
-                        now,
-                        Event::Removed(Removed {
-                            from_n: removed.from_n,
-                            to_n: removed.to_n,
-                            why: match removed.why {
-                                Why::Size => Removal::Size,
-                                Why::Age => Removal::Age,
-                            },
-                            unacknowledged: lost,
-                        }),
-                    );
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "an old segment of the flow log cannot be removed");
-                    break;
-                }
-            }
-        }
-        self.stand();
-    }
-
-    pub(super) fn look_at_the_clock(&mut self, now: Now) {
-        let passed = now.mono.since(self.clock.mono);
-        let from = Wall(self.clock.wall.0.saturating_add(nanos(passed)));
-        self.clock = now;
-        if from.0.abs_diff(now.wall.0) > nanos(STEP) {
-            let to = now.wall;
-            self.say(to, Event::ClockStepped(ClockStepped { from, to }));
-        }
-    }
-
-    fn tell_losses(&mut self, now: Wall) {
-        if self.unwritable.is_some() {
-            return;
-        }
-        let losses = std::mem::take(&mut *lock(&self.shared.losses));
-        for (worker, loss) in losses {
-            self.say(
-                now,
-                Event::Lost(Lost {
-                    worker,
-                    count: loss.records,
-                    flows: loss.flows,
-                    first_seq: Some(loss.first_seq),
-                    last_seq: Some(loss.last_seq),
-                    from: loss.from,
-                    to: loss.to,
-                }),
-            );
-        }
-    }
-
-    fn tell_the_past(&mut self, now: Wall) {
-        while let Some(past) = &self.past {
-            match past.try_recv() {
-                Ok(Found::Closings(closings)) => {
-                    for closing in closings {
-                        if let Err(error) = self.spool.stage(&closing) {
-                            tracing::error!(%error, "a closing record is too long");
-                        }
-                    }
-                    // One chunk a turn, so that live records do not wait.
-                    return;
-                }
-                Ok(Found::Run(run)) => {
-                    let lost: u64 = run.workers.iter().map(|worker| worker.lost).sum();
-                    tracing::info!(boot = %run.crashed_boot, flows = run.flows_closed,
-                        records_lost = lost, "the run before ended without a word");
-                    self.say(now, Event::CrashedRun(run));
-                }
-                Ok(Found::Unreadable(error)) => {
-                    tracing::warn!(
-                        error,
-                        "the last run's records cannot be read; \
-                        see `postern-gateway flows verify`"
-                    );
-                }
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => self.past = None,
-            }
-        }
-    }
-
-    /// The last word, and everything on disk.
-    fn stop(&mut self) {
-        let status = self.shared.status();
-        let workers = self.shared.by_worker();
-        let each = (0..u8::MAX)
-            .zip(workers)
-            .map(|(worker, (made, written, lost))| WorkerCounts {
-                worker,
-                made: Some(made),
-                written,
-                lost,
-            });
-        let event = Stopped {
-            workers: each.collect(),
-            flows_seen: status.flows_seen,
-            flows_written: status.flows_written,
-            flows_lost: status.flows_lost,
-        };
-        if !self.wait_for_the_past() {
-            // This run ends unexplained, so that the next one reads further back.
-            self.write();
-            return;
-        }
-        self.say(Clock::now().wall, Event::Stopped(event));
-        self.write();
-        if self.unwritable.is_none() && self.sync() {
-            self.shared.end_in_order();
-        }
-    }
-
-    /// Whether all is told of the run before.
-    fn wait_for_the_past(&mut self) -> bool {
-        while self.past.is_some() && self.stopping().is_some_and(|by| Instant::now() < by) {
-            self.tell_the_past(Clock::now().wall);
-            self.write();
-            std::thread::park_timeout(FIRST_RETRY / 10);
-        }
-        self.past.is_none()
     }
 
     fn fail(&mut self, error: &io::Error) {
@@ -525,25 +385,4 @@ impl<S: Storage> Writer<S> {
     fn stopping(&self) -> Option<Instant> {
         *lock(&self.shared.stop_at)
     }
-}
-
-/// What the last line says of the run that wrote it.
-fn how_it_ended(last: Option<&[u8]>) -> (Previous, Option<String>) {
-    let Some(last) = last else {
-        return (Previous::None, None);
-    };
-    let Ok(head) = serde_json::from_slice::<Head<'_>>(last) else {
-        return (Previous::Crashed, None);
-    };
-    let clean = head.kind == "log" && head.event.as_deref() == Some("stopped");
-    let how = if clean {
-        Previous::Clean
-    } else {
-        Previous::Crashed
-    };
-    (how, Some(head.closed_by.unwrap_or(head.boot).into_owned()))
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
