@@ -6,7 +6,7 @@ use super::{Failure, Where};
 use crate::admin::client::Client;
 use crate::config::Config;
 use crate::plane::{host_config, steering};
-use crate::{key_file, policy_watch};
+use crate::{export, key_file, policy_watch};
 use clap::Args;
 use ipnet::IpNet;
 use postern_engine::policy::Policy;
@@ -27,7 +27,7 @@ pub(super) struct Check {
 #[derive(Debug, Serialize)]
 struct Finding {
     severity: Severity,
-    /// `config`, `key`, `policy`, `files`, `host`.
+    /// `config`, `key`, `policy`, `files`, `exporters`, `host`.
     area: &'static str,
     what: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -46,6 +46,7 @@ impl Check {
                 findings.extend(key_findings(&config));
                 findings.extend(policy_findings(&config));
                 findings.extend(file_findings(&config));
+                findings.extend(exporter_findings(&config));
                 findings.extend(host_findings(&config, running));
                 findings.extend(worker_findings(&config));
             }
@@ -122,6 +123,13 @@ fn overlaps(config: &Config, policy: &Policy) -> Vec<Finding> {
                 "move the pool, or name other targets",
             )
         })
+        .collect()
+}
+
+fn exporter_findings(config: &Config) -> Vec<Finding> {
+    export::problems(&config.flow_log)
+        .into_iter()
+        .map(|problem| found(Severity::Error, "exporters", problem, ""))
         .collect()
 }
 

@@ -20,7 +20,7 @@ const CHECKPOINT: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(60);
 
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// A server may ask for a longer pause, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
