@@ -289,7 +289,7 @@ fn each_line(
 }
 
 /// The closing record of a flow whose end nobody saw: its opening record, with what is known.
-fn closing(open: &[u8], last_time: &str, by: &str, now: Wall) -> Option<Vec<u8>> {
+pub(super) fn closing(open: &[u8], last_time: &str, by: &str, now: Wall) -> Option<Vec<u8>> {
     let mut record: Map<String, Value> = serde_json::from_slice(open).ok()?;
     // These belong to the line; and the number, to a worker that is gone.
     for field in ["n", "prev", "crc", "seq"] {

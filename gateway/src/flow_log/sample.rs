@@ -5,6 +5,7 @@ use super::event::{
     ClockStepped, CrashedRun, Damaged, Event, LogEvent, Lost, Previous, Removal, Removed, Repaired,
     Started, Stopped, Unwritable, WorkerCounts,
 };
+use super::history::closing;
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::Device;
 use postern_engine::policy::Policy;
@@ -252,19 +253,16 @@ fn troubles(lost: Event, now: Wall) -> [LogEvent; 3] {
 
 /// The closing record of a flow of the run before, whose end nobody saw.
 fn crashed(open: &Record) -> String {
-    let mut closed = serde_json::to_value(open).expect("encodes");
-    let fields = closed.as_object_mut().expect("an object");
-    fields.remove("seq");
-    for (name, value) in [
-        ("boot", "3"),
-        ("state", "closed"),
-        ("start", "2026-11-22T04:58:00.112Z"),
-        ("end", "2026-11-22T04:59:12.800Z"),
-        ("close_reason", "crashed"),
-    ] {
-        fields.insert(name.to_owned(), value.into());
-    }
-    line(&closed)
+    let mut open = serde_json::to_value(open).expect("encodes");
+    open["boot"] = "3".into();
+    open["start"] = "2026-11-22T04:58:00.112Z".into();
+    let closed = closing(
+        line(&open).as_bytes(),
+        "2026-11-22T04:59:12.800Z",
+        "4",
+        START,
+    );
+    String::from_utf8(closed.expect("a record")).expect("UTF-8")
 }
 
 fn event(time: Wall, event: Event) -> LogEvent {

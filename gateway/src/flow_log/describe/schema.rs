@@ -74,6 +74,12 @@ pub(super) fn kinds() -> Vec<(String, Fields)> {
     crashed
         .properties
         .insert("close_reason".into(), json!({ "const": "crashed" }));
+    let by = "The run that wrote the record.";
+    crashed.properties.insert(
+        "closed_by".into(),
+        json!({ "type": "string", "description": by }),
+    );
+    crashed.required.insert("closed_by".into());
     kinds.push(("crashed".to_owned(), crashed));
     let closed = &mut kinds[1].1;
     closed
