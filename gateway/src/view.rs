@@ -97,7 +97,7 @@ pub fn snapshot(
             queue(
                 "records-waiting",
                 own.records_waiting,
-                records_waiting(gateway.shard()),
+                records_waiting(gateway),
             ),
             queue("handshakes-waiting", own.handshakes_waiting, HANDED_QUEUE),
             queue("udp-bytes", inputs.udp.waiting().bytes(), fair::MEMORY),

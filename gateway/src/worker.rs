@@ -20,7 +20,6 @@ use postern_engine::flow::Flow;
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::{Device, DeviceState};
 use postern_engine::record::{CloseReason, Record};
-use postern_engine::settings::Shard;
 use postern_io::clock::Clock;
 use postern_io::offload;
 use postern_io::poll::Waker;
@@ -41,11 +40,6 @@ const COMMANDS_PER_TURN: usize = 16;
 /// Handshakes in one turn: at 0.2 ms each under a millisecond, so that a flood of them, by
 /// devices that are enrolled or by whoever repeats their datagrams, delays no data for longer.
 const HANDSHAKES_PER_TURN: usize = 4;
-
-/// Records that wait while the log's channel is full, of all workers together: as many as the
-/// default flow table holds, so that a change which cuts every flow loses no record. From half of
-/// it on nothing new is allowed; beyond it the oldest are lost and counted. At 1 KiB each: 64 MiB.
-pub const RECORDS_WAITING: usize = 65_536;
 
 /// How long the last records may wait for the log when the gateway ends.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
@@ -341,7 +335,7 @@ impl DataWorker {
             }
             self.flows_waiting -= flows;
         }
-        let most = records_waiting(self.gateway.shard());
+        let most = records_waiting(&self.gateway);
         if self.records.len() > most {
             let lost: Vec<Record> = self.records.drain(..self.records.len() - most).collect();
             self.flows_waiting -= attempts(&lost);
@@ -367,10 +361,12 @@ fn attempts(records: &[Record]) -> u64 {
     records.iter().map(Record::attempts).sum()
 }
 
-/// A worker's part of [`RECORDS_WAITING`].
+/// Records that wait while the log's channel is full: as many as the worker's flow table holds, so
+/// that a change which cuts every flow loses no record. From half of it on nothing new is allowed;
+/// beyond it the oldest are lost and counted. At under 1 KiB each: 64 MiB for the default table.
 #[must_use]
-pub fn records_waiting(shard: Shard) -> usize {
-    RECORDS_WAITING >> shard.bits
+pub fn records_waiting(gateway: &Gateway) -> usize {
+    gateway.flows().capacity()
 }
 
 fn selects(select: &FlowFilter, flow: &Flow, device: &DeviceState) -> bool {
