@@ -19,7 +19,7 @@ mod stream;
 mod tls;
 
 use crate::record::{App, Hints};
-use postern_proto::packet::{Tcp, TcpFlags};
+use postern_proto::packet::{PacketView, Tcp, TcpFlags};
 use read::Told;
 use stream::Stream;
 
@@ -80,8 +80,35 @@ pub struct Watches {
 }
 
 impl Watches {
+    /// The hint of a flow that the device opens with this packet.
+    #[cold] // It happens once in a flow, and the code of every packet stays small without it.
+    #[must_use]
+    pub fn opened_by(&mut self, view: &PacketView<'_>) -> Hint {
+        let Some(syn) = view.tcp() else {
+            return Hint::Nothing;
+        };
+        let mut hint = Hint::opened_by(syn);
+        self.device_sent(&mut hint, syn, view.tcp_payload());
+        hint
+    }
+
+    /// A packet of the device passes in a flow that is still looked at.
+    #[cold]
+    pub fn passes_out(&mut self, hint: &mut Hint, view: &PacketView<'_>) {
+        if let Some(tcp) = view.tcp() {
+            self.device_sent(hint, tcp, view.tcp_payload());
+        }
+    }
+
+    /// A packet of the target passes in a flow that is still looked at.
+    #[cold]
+    pub fn passes_back(&mut self, hint: &mut Hint, view: &PacketView<'_>) {
+        if let Some(tcp) = view.tcp() {
+            self.target_sent(hint, tcp, view.tcp_payload());
+        }
+    }
+
     /// The device sent a segment of a flow.
-    #[inline(never)] // Most packets are of flows that nobody looks at.
     pub fn device_sent(&mut self, hint: &mut Hint, tcp: &Tcp, payload: &[u8]) {
         match hint {
             // A SYN sent again may begin elsewhere while nobody has answered it.
@@ -105,7 +132,6 @@ impl Watches {
     }
 
     /// The target sent a segment of a flow.
-    #[inline(never)]
     pub fn target_sent(&mut self, hint: &mut Hint, tcp: &Tcp, payload: &[u8]) {
         let start = tcp.sequence.wrapping_add(1);
         match hint {

@@ -171,8 +171,7 @@ impl Gateway {
         );
         if let (Some(track), Some(tcp)) = (&mut flow.tcp, view.tcp()) {
             if flow.hint.is_open() {
-                self.hints
-                    .target_sent(&mut flow.hint, tcp, view.tcp_payload());
+                self.hints.passes_back(&mut flow.hint, view);
             }
             let before = track.state;
             track.target_sent(tcp);

@@ -4,7 +4,6 @@
 use super::{Gateway, judge::Refusal};
 use crate::flow::tcp::TcpState;
 use crate::flow::{Slot, tcp::TcpTrack};
-use crate::hint::Hint;
 use crate::record::CloseReason;
 use postern_proto::control::{self, Message};
 use postern_proto::ecn::{Ecn, Mode};
@@ -245,10 +244,8 @@ impl Gateway {
             Ok(slot) => {
                 if let Some(flow) = self.flows.get_mut(slot) {
                     flow.count_out(view.bytes().len() as u64, 1, now);
-                    if let Some(syn) = view.tcp().filter(|_| !resumes) {
-                        flow.hint = Hint::opened_by(syn);
-                        self.hints
-                            .device_sent(&mut flow.hint, syn, view.tcp_payload());
+                    if !resumes {
+                        flow.hint = self.hints.opened_by(view);
                     }
                 }
                 self.record_open(slot, now);
@@ -272,8 +269,7 @@ impl Gateway {
         flow.count_out(view.bytes().len() as u64, 1, now);
         if let (Some(track), Some(tcp)) = (&mut flow.tcp, view.tcp()) {
             if flow.hint.is_open() {
-                self.hints
-                    .device_sent(&mut flow.hint, tcp, view.tcp_payload());
+                self.hints.passes_out(&mut flow.hint, view);
             }
             let before = track.state;
             track.device_sent(tcp);
