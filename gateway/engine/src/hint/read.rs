@@ -74,7 +74,10 @@ fn identification(heard: &[u8]) -> Told {
     let numbers = version
         .iter()
         .all(|byte| byte.is_ascii_digit() || *byte == b'.');
-    if version.is_empty() || !numbers || parts.next().is_none_or(<[u8]>::is_empty) {
+    let software = parts.next().is_some_and(|rest| !rest.is_empty());
+    // Where LF alone ends it, it is not longer either.
+    let short = line.len() <= IDENTIFICATION - 2;
+    if version.is_empty() || !numbers || !software || !short {
         return Told::Other;
     }
     let printable = |byte: &u8| match byte {

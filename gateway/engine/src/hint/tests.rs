@@ -163,6 +163,8 @@ fn an_identification_string_has_at_most_255_bytes() {
     let text = String::from_utf8(longest[..253].to_vec()).expect("ASCII");
     assert_eq!(whole(&longest, b""), of_ssh(Some(&text), None));
     assert_eq!(whole(&of(256), b""), None);
+    let with_lf_alone = [text.as_bytes(), b"x\n"].concat();
+    assert_eq!(whole(&with_lf_alone, b""), None);
     let mut late = b"hello\r\n".repeat(60);
     late.extend(longest);
     assert_eq!(whole(b"", &late), None, "beyond what is looked at");
