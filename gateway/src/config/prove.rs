@@ -2,6 +2,7 @@
 
 mod flow_log;
 mod network;
+mod push;
 
 use super::raw::{Field, OneOrMany, Raw, RawLimits, RawLog, RawOffload};
 use super::{Config, Egress, Limits, LogConfig, OnLogFailure, Problem, Workers, units};

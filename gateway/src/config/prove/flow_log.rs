@@ -1,23 +1,20 @@
 //! The section `flow_log`.
 
 use super::super::flow_log::{
-    Auth, FileConfig, FlowLogConfig, Hints, LokiConfig, LokiFormat, OtlpConfig, Privacy,
-    PushConfig, Sync, Treatment,
+    FileConfig, FlowLogConfig, Hints, LokiConfig, LokiFormat, OtlpConfig, Privacy, Sync, Treatment,
 };
 use super::super::raw::{Field, RawFlowLog, RawLoki, RawOtlp, RawPrivacy};
 use super::super::{Problem, units};
+use super::push::{RawPush, push};
 use super::{choice, file, line_of, number, parsed, say};
-use hyper::Uri;
 use serde_saphyr::Spanned;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// A power cut takes no more than this.
 const LONGEST_SYNC: Duration = Duration::from_secs(60);
 const SEGMENT_SIZES: RangeInclusive<u64> = 128 << 10..=4 << 30;
-const BATCH_SIZES: RangeInclusive<u64> = 64 << 10..=16 << 20;
 
 pub(super) fn flow_log(
     p: &mut Vec<Problem>,
@@ -244,198 +241,6 @@ fn otlp(p: &mut Vec<Problem>, raw: Spanned<RawOtlp>, folder: &Path) -> Option<Ot
     push.map(|push| OtlpConfig { push, headers_file })
 }
 
-/// What `loki` and `otlp` have in common.
-struct RawPush {
-    name: &'static str,
-    line: u64,
-    path: &'static str,
-    example: &'static str,
-    url: Field<String>,
-    username: Field<String>,
-    password: Field<serde::de::IgnoredAny>,
-    password_file: Field<String>,
-    bearer_token: Field<serde::de::IgnoredAny>,
-    bearer_token_file: Field<String>,
-    /// Whether a file gives headers, which may be credentials.
-    headers: bool,
-    insecure: bool,
-    ca_file: Field<String>,
-    timeout: Field<String>,
-    batch_bytes: Field<String>,
-    batch_age: Field<String>,
-}
-
-fn push(p: &mut Vec<Problem>, raw: RawPush, folder: &Path) -> Option<PushConfig> {
-    let field = |field: &str| format!("{}.{field}", raw.name);
-    let inline = [
-        ("password", raw.password.as_ref().map(line_of)),
-        ("bearer_token", raw.bearer_token.as_ref().map(line_of)),
-    ];
-    for (name, line) in inline {
-        let Some(line) = line else { continue };
-        let help = format!("write it into a file of mode 0600, and here {name}_file: PATH");
-        let problem = "a secret does not belong in this file".into();
-        say(p, line, &field(name), problem, help);
-    }
-    let url_line = raw.url.as_ref().map_or(raw.line, line_of);
-    let has_ca = raw.ca_file.as_ref().map(line_of);
-    let url = url(p, &field("url"), raw.url, url_line, raw.path, raw.example);
-    let mut path_of = |name: &str, raw: Field<String>| -> Option<PathBuf> {
-        raw.map(|raw| file(p, &field(name), Some(raw), folder, ""))
-    };
-    let username = raw.username;
-    let password_file = path_of("password_file", raw.password_file);
-    let token_file = path_of("bearer_token_file", raw.bearer_token_file);
-    let ca_file = path_of("ca_file", raw.ca_file);
-    let auth = auth(p, raw.name, url_line, username, password_file, token_file);
-
-    let plain = url
-        .as_ref()
-        .is_some_and(|url| url.scheme_str() == Some("http"));
-    let far = url.as_ref().is_some_and(|url| !is_loopback(url));
-    if plain && far && !raw.insecure && (auth != Auth::None || raw.headers) {
-        let problem = "credentials would travel in clear text".into();
-        let help = "write https://, or `insecure: true` where the network itself is trusted";
-        say(p, url_line, &field("url"), problem, help);
-    }
-    if let Some(line) = has_ca.filter(|_| plain) {
-        let problem = "has no meaning for http://".into();
-        say(
-            p,
-            line,
-            &field("ca_file"),
-            problem,
-            "write https:// in url, or remove the line",
-        );
-    }
-    let default = PushConfig::at(url.clone().unwrap_or_default());
-    let batch_bytes = bytes(
-        p,
-        &field("batch_bytes"),
-        raw.batch_bytes,
-        1 << 20,
-        "1MiB",
-        BATCH_SIZES,
-    );
-    let push = PushConfig {
-        auth,
-        ca_file,
-        timeout: short(p, &field("timeout"), raw.timeout, default.timeout, "10s"),
-        batch_bytes: usize::try_from(batch_bytes).unwrap_or(default.batch_bytes),
-        batch_age: short(
-            p,
-            &field("batch_age"),
-            raw.batch_age,
-            default.batch_age,
-            "1s",
-        ),
-        url: default.url,
-    };
-    url.map(|_| push)
-}
-
-fn url(
-    p: &mut Vec<Problem>,
-    field: &str,
-    raw: Field<String>,
-    line: u64,
-    path: &str,
-    example: &str,
-) -> Option<Uri> {
-    let help = format!("write for example {example}");
-    let Some(raw) = raw else {
-        say(p, line, field, "is missing".into(), help);
-        return None;
-    };
-    if raw.value.contains('@') {
-        // Not shown: what stands before the @ is a secret.
-        let problem = "a name or password does not belong in an address".into();
-        let help = "remove what stands before the @, and use the fields for credentials";
-        say(p, line, field, problem, help);
-        return None;
-    }
-    let uri = raw.value.parse::<Uri>().ok().filter(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty())
-    });
-    let Some(uri) = uri else {
-        let problem = format!("'{}' is no address of a server", raw.value.escape_debug());
-        say(p, line, field, problem, help);
-        return None;
-    };
-    if uri.path() != "/" || uri.query().is_some() {
-        return Some(uri);
-    }
-    let mut parts = uri.into_parts();
-    parts.path_and_query = path.parse().ok();
-    Uri::from_parts(parts).ok()
-}
-
-fn is_loopback(url: &Uri) -> bool {
-    let host = url.host().unwrap_or_default();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || bare
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-fn auth(
-    p: &mut Vec<Problem>,
-    section: &str,
-    line: u64,
-    username: Field<String>,
-    password_file: Option<PathBuf>,
-    token_file: Option<PathBuf>,
-) -> Auth {
-    let line = username.as_ref().map_or(line, line_of);
-    match (username, password_file, token_file) {
-        (None, None, None) => Auth::None,
-        (Some(name), Some(password_file), None) => {
-            if name.value.is_empty() || name.value.contains([':', '\r', '\n']) {
-                let problem = "a name has no colon and is not empty".into();
-                let help = "write the name that the server knows";
-                say(p, line, &format!("{section}.username"), problem, help);
-            }
-            Auth::Basic {
-                username: name.value,
-                password_file,
-            }
-        }
-        (None, None, Some(token_file)) => Auth::Bearer { token_file },
-        (_, _, Some(_)) => {
-            let problem = "stands beside a username or password_file".into();
-            let field = format!("{section}.bearer_token_file");
-            say(
-                p,
-                line,
-                &field,
-                problem,
-                "write the one that the server wants",
-            );
-            Auth::None
-        }
-        (Some(_), None, None) => {
-            let problem = "has no password".into();
-            let field = format!("{section}.username");
-            say(
-                p,
-                line,
-                &field,
-                problem,
-                "write password_file: PATH beside it",
-            );
-            Auth::None
-        }
-        (None, Some(_), None) => {
-            let problem = "has no username".into();
-            let field = format!("{section}.password_file");
-            say(p, line, &field, problem, "write username: NAME beside it");
-            Auth::None
-        }
-    }
-}
-
 /// Loki's own rule: letters, digits and `!-_.*'()`, at most 150, neither `.` nor `..`.
 fn tenant(p: &mut Vec<Problem>, raw: Field<String>) -> Option<String> {
     let raw = raw?;
@@ -453,7 +258,8 @@ fn tenant(p: &mut Vec<Problem>, raw: Field<String>) -> Option<String> {
     Some(raw.value)
 }
 
-fn bytes(
+/// A size within a range.
+pub(super) fn bytes(
     p: &mut Vec<Problem>,
     field: &str,
     raw: Field<String>,
@@ -466,31 +272,6 @@ fn bytes(
     if !range.contains(&value) {
         let (least, most) = (range.start() >> 10, range.end() >> 20);
         let problem = format!("is outside {least}KiB to {most}MiB");
-        say(
-            p,
-            line,
-            field,
-            problem,
-            format!("write for example {example}"),
-        );
-        return default;
-    }
-    value
-}
-
-/// A pause of at most five minutes.
-fn short(
-    p: &mut Vec<Problem>,
-    field: &str,
-    raw: Field<String>,
-    default: Duration,
-    example: &str,
-) -> Duration {
-    let longest = Duration::from_secs(300);
-    let line = raw.as_ref().map_or(0, line_of);
-    let value = parsed(p, field, raw, default, example, units::duration);
-    if value > longest {
-        let problem = "is longer than 300s".into();
         say(
             p,
             line,
