@@ -77,6 +77,8 @@ pub struct Why {
     pub nearest: Option<String>,
     /// The policy's name for the destination.
     pub target: Option<String>,
+    /// The port that it is the name of.
+    pub port: u16,
 }
 
 /// Refusals counted together; what a record is made of.

@@ -209,6 +209,22 @@ impl Policy {
         target.map_or("", |target| &target.name)
     }
 
+    /// What the policy calls a destination, whether or not a rule allows it: the first target in
+    /// the order of the file that has the address and the port. Looks at every target.
+    #[must_use]
+    pub fn target_at(&self, to: &Tuple) -> Option<&str> {
+        let to = to.canonical();
+        let at = |target: &&Target| {
+            self.destination(target.destination).is_some_and(|here| {
+                here.addresses.contains(to.address) && here.ports.contains(to.protocol, to.port)
+            })
+        };
+        self.targets
+            .iter()
+            .find(at)
+            .map(|target| target.name.as_str())
+    }
+
     /// Every target in the order of the file.
     pub fn target_names(&self) -> impl Iterator<Item = (TargetId, &str)> {
         (0u32..)

@@ -66,7 +66,7 @@ pub struct Record {
     pub dst_port: u16,
     /// The policy's name for the destination.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-present" = "when the rule names one"))]
+    #[schemars(extend("x-present" = "when a target of the policy has this address and port"))]
     pub target: Option<String>,
     /// What the target saw as the source. Only the kernel that translates knows it, so the engine
     /// leaves it to whoever writes the record.

@@ -162,7 +162,11 @@ impl Gateway {
                 policy: Arc::clone(&self.policy_hash),
                 condition,
                 nearest,
-                target: explained.target,
+                // A refusal has its target too, for whoever asks what was tried at it.
+                target: explained
+                    .target
+                    .or_else(|| Some(self.policy.target_at(&tuple(&key))?.to_owned())),
+                port: attempt.destination.1,
             }
         });
         let window = match noted {

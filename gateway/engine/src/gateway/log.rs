@@ -108,6 +108,7 @@ impl Gateway {
     pub(super) fn record_denied(&mut self, window: Window, now: Now) {
         let attempt = window.attempt;
         let several = window.ports.len() > 1;
+        let alike = !window.scan && !several && attempt.destination.1 == window.why.port;
         let record = Record {
             schema: SCHEMA,
             kind: Kind::Flow,
@@ -127,7 +128,8 @@ impl Gateway {
             src_port: attempt.source.1,
             dst_address: (!window.scan).then_some(attempt.destination.0),
             dst_port: attempt.destination.1,
-            target: window.why.target,
+            // Of the attempt that opened the window; others in it may have been at other ports.
+            target: window.why.target.filter(|_| alike),
             egress: None,
             detail: Detail::Denied(Denied {
                 deny_reason: attempt.reason.as_str(),

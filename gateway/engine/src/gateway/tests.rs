@@ -309,6 +309,7 @@ fn a_denied_syn_never_reaches_a_target_and_is_answered_at_once() {
     let records = world.records();
     assert_eq!(records[0].state, State::Denied);
     assert_eq!(records[0].rule, "default");
+    assert_eq!(records[0].target, None, "no target has that port");
     let Detail::Denied(denied) = &records[0].detail else {
         panic!("{:?}", records[0])
     };
@@ -332,7 +333,9 @@ fn identity_decides_not_the_address() {
     assert!(spoofed.is_empty(), "a spoofed packet is never answered");
     assert!(world.target.is_empty());
     assert_eq!(world.drops(DropReason::SpoofedSource), 1);
-    let last = world.records().pop().expect("a record");
+    let mut records = world.records();
+    assert_eq!(records[0].target.as_deref(), Some("kube-api"));
+    let last = records.pop().expect("a record");
     assert_eq!(
         (last.who.device.as_deref(), last.src_address),
         (Some("laptop1"), ip("100.96.0.2"))
