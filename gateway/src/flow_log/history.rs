@@ -119,15 +119,25 @@ struct Run {
     open: BTreeMap<u64, u64>,
     /// Closed in a later segment than the one being read.
     closed: BTreeSet<u64>,
-    /// By worker: records written, highest `seq`.
-    workers: BTreeMap<u8, (u64, u64)>,
+    /// By worker: records in the log.
+    workers: BTreeMap<u8, Written>,
     /// When it said something last.
     last_time: String,
     /// Runs that it explained.
     explained: BTreeSet<String>,
     /// The run before it, if that crashed and it did not come to explain it.
     unexplained: Option<String>,
+    /// Its first line is there. Else retention has removed its oldest records.
     begun: bool,
+}
+
+/// What the log holds of one worker.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    records: u64,
+    /// Lowest and highest `seq`.
+    first: u64,
+    last: u64,
 }
 
 impl Run {
@@ -139,7 +149,11 @@ impl Run {
             .rev()
             .filter(|segment| segment.first <= past.head)
         {
-            run.read_segment(segment, past)?;
+            match run.read_segment(segment, past) {
+                // Retention was faster: what is older is gone as well.
+                Err(ReadError::Removed { .. }) => break,
+                read => read?,
+            }
             if run.begun {
                 break;
             }
@@ -163,7 +177,10 @@ impl Run {
             if head.boot != past.boot {
                 return true;
             }
-            last_time = Some(head.time.to_string());
+            // A closing record that a later run wrote for this one is none of its own words.
+            if head.closed_by.is_none() {
+                last_time = Some(head.time.to_string());
+            }
             self.note(n, &head, &mut open);
             true
         })?;
@@ -181,8 +198,13 @@ impl Run {
     fn note(&mut self, n: u64, head: &Head<'_>, open: &mut BTreeMap<u64, u64>) {
         if let (Some(worker), Some(seq)) = (head.worker, head.seq) {
             let own = self.workers.entry(worker).or_default();
-            own.0 += 1;
-            own.1 = own.1.max(seq);
+            own.first = if own.records == 0 {
+                seq
+            } else {
+                own.first.min(seq)
+            };
+            own.last = own.last.max(seq);
+            own.records += 1;
         }
         match (head.state.as_deref(), head.flow) {
             (Some("open"), Some(flow)) => {
@@ -247,13 +269,21 @@ impl Run {
             .chain(self.workers.keys().copied())
             .collect();
         let workers = names.into_iter().map(|worker| {
-            let (written, highest) = self.workers.get(&worker).copied().unwrap_or_default();
+            let seen = self.workers.get(&worker).copied();
+            let own = seen.unwrap_or_default();
             let made = made(worker);
+            let all = made.unwrap_or(own.last);
+            // What retention has removed was written, and is not lost.
+            let removed = match (self.begun, seen) {
+                (true, _) => 0,
+                (false, Some(own)) => own.first.saturating_sub(1),
+                (false, None) => all,
+            };
             WorkerCounts {
                 worker,
                 made,
-                written,
-                lost: made.unwrap_or(highest).saturating_sub(written),
+                written: own.records,
+                lost: all.saturating_sub(removed).saturating_sub(own.records),
             }
         });
         CrashedRun {
@@ -264,7 +294,8 @@ impl Run {
     }
 }
 
-/// Calls `see` with each line from `first` to `last` until it returns false.
+/// Calls `see` with each line from `first` to `last` until it returns false. Damaged lines are passed
+/// over: they are no reason to say nothing of the others.
 fn each_line(
     folder: &Path,
     first: u64,
@@ -274,7 +305,13 @@ fn each_line(
     let mut reader = Reader::open(folder, first)?;
     let mut lines = Lines::default();
     loop {
-        reader.read(last, usize::MAX, READ, &mut lines)?;
+        match reader.read(last, usize::MAX, READ, &mut lines) {
+            Err(ReadError::Damaged { .. }) => match reader.skip()? {
+                Some(next) if next <= last => continue,
+                Some(_) | None => return Ok(()),
+            },
+            read => read?,
+        }
         let mut any = false;
         for line in lines.iter() {
             any = true;
@@ -302,3 +339,6 @@ pub(super) fn closing(open: &[u8], last_time: &str, by: &str, now: Wall) -> Opti
     record.insert("closed_by".into(), by.into());
     serde_json::to_vec(&record).ok()
 }
+
+#[cfg(test)]
+mod tests;
