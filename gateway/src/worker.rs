@@ -110,11 +110,22 @@ impl DataWorker {
         offload::in_words(&offload::offloads(&self.inputs, &self.outputs))
     }
 
-    /// Turns until told to stop.
+    /// Turns until told to stop, and hands in the last records.
     ///
     /// # Errors
     /// The TUN is gone: somebody deleted the interface.
     pub fn run(mut self) -> io::Result<()> {
+        let ended = self.turns();
+        if ended.is_err() {
+            // Nothing passes any more: every flow has ended, and its record says so.
+            self.gateway.shut_down(&mut self.outputs, Clock::now());
+            self.hand_in_records();
+        }
+        self.hand_in_the_last();
+        ended
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
         loop {
             let now = Clock::now().mono;
             let deadline = self.deadline(now);
@@ -147,7 +158,6 @@ impl DataWorker {
             self.answer_policy();
             self.hand_in_records();
             if ended {
-                self.hand_in_the_last();
                 return Ok(());
             }
         }

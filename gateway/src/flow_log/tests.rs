@@ -11,6 +11,8 @@ use postern_spool::line::{Hash, Line};
 use postern_spool::testing::{Fail, SimDisk};
 use serde_json::Value;
 
+mod ending;
+
 const SOON: Duration = Duration::from_secs(30);
 
 fn record(worker: u8, seq: u64, state: State, detail: Detail) -> Record {
@@ -363,86 +365,6 @@ async fn listeners_see_lines_and_how_many_they_missed() {
         Err(broadcast::error::RecvError::Lagged(missed)) => assert_eq!(missed, 5),
         other => panic!("expected to be told of the loss, got {other:?}"),
     }
-}
-
-/// Lines by what tells them apart: a flow's end, or an event and the run that it is about.
-fn story(lines: &[Value]) -> Vec<String> {
-    let text = |line: &Value, field: &str| line[field].as_str().unwrap_or("-").to_owned();
-    lines
-        .iter()
-        .filter(|line| line["close_reason"] == "crashed" || line["event"].is_string())
-        .map(|line| match line["flow"].as_u64() {
-            Some(flow) => format!(
-                "flow {flow} of {} by {}",
-                text(line, "boot"),
-                text(line, "closed_by")
-            ),
-            None => format!("{} {}", text(line, "event"), text(line, "crashed_boot")),
-        })
-        .collect()
-}
-
-#[test]
-fn killed_runs_are_explained_by_the_next_one_that_lives_long_enough() {
-    let world = World::new();
-    let segment = world.config.flow_log.dir.join("00000000000000000001.jsonl");
-    // The first run: three flows open, one of them closed, and one record that never came to disk.
-    let log = world.start(1);
-    let sender = log.sender(0);
-    let four = vec![open(1, 1), open(2, 2), closed(3, 1), open(4, 3)];
-    assert!(sender.offer(four).is_ok());
-    until(|| log.handle().status().synced == 5);
-    let killed = std::fs::read(&segment).expect("written");
-    World::finish(log, sender);
-    std::fs::write(&segment, killed).expect("as it was");
-    let (_, made) = Made::begin(&world.config.data_dir, 1);
-    made.set(0, 5);
-
-    // The second one explains it, and is killed after the first closing record.
-    let log = world.start(2);
-    until(|| log.handle().status().head >= 9);
-    let _ = log.finish(SOON);
-    let lines = world.lines();
-    let run = lines
-        .iter()
-        .find(|line| line["event"] == "crashed-run")
-        .expect("said");
-    assert_eq!(
-        (run["crashed_boot"].as_str(), run["flows_closed"].as_u64()),
-        (Some("1"), Some(2))
-    );
-    let worker = &run["workers"][0];
-    let counts = ["made", "written", "lost"].map(|count| worker[count].as_u64());
-    assert_eq!(counts, [Some(5), Some(4), Some(1)]);
-    let end = lines
-        .iter()
-        .find(|line| line["close_reason"] == "crashed")
-        .expect("closed");
-    assert_eq!(
-        (end["user"].as_str(), end["seq"].as_u64()),
-        (Some("ana@example.com"), None)
-    );
-    let text = std::fs::read_to_string(&segment).expect("readable");
-    let seven: String = text.split_inclusive('\n').take(7).collect();
-    std::fs::write(&segment, seven).expect("cut");
-
-    // So the third one explains both, and says nothing twice.
-    let log = world.start(3);
-    until(|| log.handle().status().head >= 11);
-    let _ = log.finish(SOON);
-    assert_eq!(
-        story(&world.lines()),
-        [
-            "started -",
-            "started -",
-            "flow 2 of 1 by 2",
-            "started -",
-            "crashed-run 2",
-            "flow 3 of 1 by 3",
-            "crashed-run 1",
-            "stopped -",
-        ]
-    );
 }
 
 #[test]

@@ -261,6 +261,13 @@ impl<S: Storage> Writer<S> {
 
     /// Writes what is staged, however long it takes, unless the gateway stops.
     pub(super) fn write(&mut self) {
+        if self.commit() {
+            self.recover();
+        }
+    }
+
+    /// The same, without a word about how long it took. False: it was given up.
+    fn commit(&mut self) -> bool {
         let mut pause = FIRST_RETRY;
         while let Err(error) = self.spool.commit() {
             self.fail(&error);
@@ -269,13 +276,13 @@ impl<S: Storage> Writer<S> {
                 .map(|at| at.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 self.give_up();
-                return;
+                return false;
             }
             std::thread::park_timeout(left.map_or(pause, |left| pause.min(left)));
             pause = (pause * 2).min(LAST_RETRY);
         }
         self.wrote();
-        self.recover();
+        true
     }
 
     /// What was staged is on its way to the disk: counted, and shown to whoever listens.

@@ -129,32 +129,45 @@ impl<S: Storage> Writer<S> {
 
     /// The last word, and everything on disk.
     pub(super) fn stop(&mut self) {
+        let told = self.wait_for_the_past();
+        // Behind the last word nothing may stand, so first what a disk that came back makes us say.
+        if self.unwritable.is_some() && self.sync() {
+            self.recover();
+        }
+        self.tell_losses(Clock::now().wall);
+        if !told || self.owes_records() {
+            // This run ends unexplained, so that the next one reads further back.
+            self.write();
+            return;
+        }
         let status = self.shared.status();
-        let workers = self.shared.by_worker();
-        let each = (0..u8::MAX)
-            .zip(workers)
-            .map(|(worker, (made, written, lost))| WorkerCounts {
-                worker,
-                made: Some(made),
-                written,
-                lost,
-            });
+        let each =
+            (0..u8::MAX)
+                .zip(self.shared.by_worker())
+                .map(|(worker, (made, written, lost))| WorkerCounts {
+                    worker,
+                    made: Some(made),
+                    written,
+                    lost,
+                });
         let event = Stopped {
             workers: each.collect(),
             flows_seen: status.flows_seen,
             flows_written: status.flows_written,
             flows_lost: status.flows_lost,
         };
-        if !self.wait_for_the_past() {
-            // This run ends unexplained, so that the next one reads further back.
-            self.write();
-            return;
-        }
         self.say(Clock::now().wall, Event::Stopped(event));
-        self.write();
-        if self.unwritable.is_none() && self.sync() {
+        if self.commit() && self.sync() {
             self.shared.end_in_order();
         }
+    }
+
+    /// Whether a worker has ended, as by a panic, with records that nobody will hand over.
+    fn owes_records(&self) -> bool {
+        let workers = self.shared.by_worker();
+        workers
+            .iter()
+            .any(|(made, written, lost)| *made > written + lost)
     }
 
     /// Whether all is told of the run before.
