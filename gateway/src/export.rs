@@ -28,6 +28,7 @@ use crate::config::{FlowLogConfig, PushConfig};
 use crate::key_file;
 use driver::{Driver, Limits, Sink, World};
 use postern_io::clock::Clock;
+use postern_spool::Cursor;
 use source::SpoolSource;
 use standing::Standing;
 use std::io;
@@ -119,6 +120,24 @@ impl ExportersHandle {
     pub fn acknowledged(&self) -> Option<u64> {
         self.all.iter().map(|one| one.saved_position()).min()
     }
+}
+
+/// As [`ExportersHandle::acknowledged`], by the cursors on disk, before the exporters are started.
+#[must_use]
+pub fn acknowledged(config: &FlowLogConfig) -> Option<u64> {
+    [
+        ("loki", config.loki.is_some()),
+        ("otlp", config.otlp.is_some()),
+        ("file", config.file.is_some()),
+        ("stdout", config.stdout),
+    ]
+    .into_iter()
+    .filter(|(_, configured)| *configured)
+    .map(|(name, _)| match Cursor::load(&config.dir, name) {
+        Ok(Some(cursor)) => cursor.n,
+        Ok(None) | Err(_) => 0,
+    })
+    .min()
 }
 
 /// What would stop the exporters from starting, one line each; for `check`.

@@ -423,3 +423,42 @@ fn a_clock_that_was_set_is_said_and_one_that_drifts_is_not() {
         ["started", "clock-stepped", "clock-stepped"]
     );
 }
+
+#[test]
+fn a_start_on_a_full_disk_first_makes_the_room_that_keep_size_allows() {
+    let mut world = World::new();
+    world.config.flow_log.segment_size = 2_000;
+    let disk = SimDisk::new();
+    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
+    let sender = log.sender(0);
+    for seq in 0..20 {
+        assert!(sender.offer(opens(seq..seq + 1)).is_ok());
+        until(|| log.handle().status().written == seq + 1);
+    }
+    World::finish(log, sender);
+    world.config.flow_log.keep_size = 6_000;
+    let open = |disk: &SimDisk| {
+        let (tail, _) = broadcast::channel(1);
+        let made = Made::begin(&world.config.data_dir, 2);
+        let shared = Arc::new(Shared::new(1));
+        writer::Writer::open(disk.clone(), &world.config, 2, made, shared, tail).map(|_| ())
+    };
+    // The last call of a start is the first write.
+    let usual = disk.power_cut(usize::MAX);
+    open(&usual).expect("opens");
+    let first = "00000000000000000001.jsonl";
+    assert!(usual.files().contains_key(first), "nothing is removed yet");
+
+    let full = disk.power_cut(usize::MAX);
+    let write = usual.calls() - 1;
+    full.fail(
+        write,
+        write + 1,
+        Fail::With(std::io::ErrorKind::StorageFull),
+    );
+    open(&full).expect("opens");
+    let files = full.files();
+    assert!(!files.contains_key(first), "removed");
+    let text: Vec<u8> = files.values().flatten().copied().collect();
+    assert!(String::from_utf8_lossy(&text).contains(r#""event":"removed""#));
+}

@@ -164,8 +164,13 @@ impl<S: Storage> Writer<S> {
             };
             writer.past = Some(history::read(past).map_err(FlowLogError::Thread)?);
         }
-        // A log that cannot even be begun is found at the start, not by the first flow.
-        writer.spool.commit().map_err(|error| FlowLogError::Begin {
+        // A log that cannot even be begun is found at the start, not by the first flow. The room that
+        // is missing may be what a lower keep_size gives back.
+        let begun = writer.spool.commit().or_else(|_| {
+            writer.remove_old(now.wall);
+            writer.spool.commit()
+        });
+        begun.map_err(|error| FlowLogError::Begin {
             folder: writer.config.dir.clone(),
             error,
         })?;
@@ -278,6 +283,8 @@ impl<S: Storage> Writer<S> {
                 self.give_up();
                 return false;
             }
+            // What is too old may be the room that is missing.
+            self.retain(Clock::now().wall);
             std::thread::park_timeout(left.map_or(pause, |left| pause.min(left)));
             pause = (pause * 2).min(LAST_RETRY);
         }

@@ -2,7 +2,7 @@
 //! the last word.
 
 use super::{Found, RETAIN_EVERY, STEP, Writer};
-use crate::export::ExportersHandle;
+use crate::export;
 use crate::flow_log::event::{
     ClockStepped, Event, Lost, Previous, Removal, Removed, Stopped, WorkerCounts,
 };
@@ -22,9 +22,16 @@ impl<S: Storage> Writer<S> {
             return;
         }
         self.retained = Instant::now();
+        self.remove_old(now);
+    }
+
+    /// Removes what `keep_size` and `keep_age` no longer allow.
+    pub(super) fn remove_old(&mut self, now: Wall) {
         let keep_age = u64::try_from(self.config.keep_age.as_millis()).unwrap_or(u64::MAX);
-        let exporters = self.shared.exporters.get();
-        let acknowledged = exporters.and_then(ExportersHandle::acknowledged);
+        let acknowledged = match self.shared.exporters.get() {
+            Some(exporters) => exporters.acknowledged(),
+            None => export::acknowledged(&self.config),
+        };
         loop {
             let removed =
                 self.spool
