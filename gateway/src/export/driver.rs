@@ -25,6 +25,12 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// A server may ask for a longer pause, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
+/// Lines refused one after the other, none taken in between, that are parked without a pause. A server
+/// that refuses more has something against all of them, such as a wrong address or a switch that is
+/// off: it is asked as rarely as one that fails, so that the log does not end up in a file of parked
+/// lines before somebody has looked.
+const REFUSED_IN_A_ROW: u32 = 1000;
+
 /// Where lines go.
 pub(super) trait Sink: Send {
     /// Hands lines over. After a failure the same lines come again, perhaps with more behind them
@@ -112,6 +118,8 @@ pub(super) struct Driver<W, R, S> {
     width: usize,
     /// Failures in a row.
     failures: u32,
+    /// Lines parked in a row.
+    parked: u32,
     /// The last line that was taken, if the cursor does not stand behind it yet.
     unsaved: Option<(u64, Vec<u8>)>,
     saved: Instant,
@@ -139,6 +147,7 @@ impl<W: World, R: Source, S: Sink> Driver<W, R, S> {
             read: standing.position(),
             width: usize::MAX,
             failures: 0,
+            parked: 0,
             unsaved: None,
             saved: now,
             warned: false,
@@ -205,6 +214,8 @@ impl<W: World, R: Source, S: Sink> Driver<W, R, S> {
                     _ => self.refused(last, refused, error),
                 }
                 self.taken();
+                self.parked = 0;
+                self.recovered();
                 self.width = self.width.saturating_mul(2);
                 true
             }
@@ -215,6 +226,11 @@ impl<W: World, R: Source, S: Sink> Driver<W, R, S> {
             Err(Failure::Refused { error }) => {
                 self.park_first(&error);
                 self.taken();
+                self.parked = self.parked.saturating_add(1);
+                if self.parked > REFUSED_IN_A_ROW {
+                    return self.failed(error, None, stopping);
+                }
+                self.recovered();
                 true
             }
             Err(Failure::Retry { after, error }) => self.failed(error, after, stopping),
@@ -235,7 +251,6 @@ impl<W: World, R: Source, S: Sink> Driver<W, R, S> {
             self.standing.advance(self.read);
         }
         self.show_oldest();
-        self.recovered();
     }
 
     fn park_first(&mut self, error: &str) {

@@ -341,6 +341,22 @@ fn a_run_of_refused_lines_costs_about_one_request_each() {
 }
 
 #[test]
+fn a_server_that_refuses_everything_is_asked_ever_more_rarely() {
+    let sim = sim(100_000);
+    get(&sim).stop_at = Some(Duration::from_secs(3600));
+    let (driver, standing) = driver(&sim, |_, _| refuse());
+    driver.run();
+    let sim = get(&sim);
+    let parked = sim.parked.len();
+    // A thousand at once, and then one in five to ten seconds for an hour.
+    assert!((1300..1800).contains(&parked), "{parked}");
+    assert!(sim.requests.len() < 1850, "{}", sim.requests.len());
+    let status = standing.status(100_000, 0);
+    assert!(status.failing.is_some() && status.retries > 300);
+    assert_eq!(status.position, parked as u64);
+}
+
+#[test]
 fn what_a_server_took_only_in_part_is_counted() {
     let sim = sim(11);
     get(&sim).stop_at = Some(ms(5000));
