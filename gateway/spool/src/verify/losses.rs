@@ -77,6 +77,7 @@ enum Workers {
 #[derive(Deserialize)]
 struct Sum {
     worker: u64,
+    made: Option<u64>,
     lost: u64,
 }
 
@@ -112,9 +113,9 @@ impl Losses {
                 worker.lost = worker.lost.saturating_add(said.count.unwrap_or(0));
             }
             (Some("stopped" | "crashed-run"), _, Workers::Sums(sums)) => {
-                let run = self.run(said.crashed_boot.as_deref().unwrap_or(boot));
+                let boot = said.crashed_boot.as_deref().unwrap_or(boot);
                 for sum in sums {
-                    run.workers.entry(sum.worker).or_default().summed_up = sum.lost;
+                    self.sum_up(boot, &sum, place, n);
                 }
             }
             _ => {}
@@ -181,6 +182,28 @@ impl Losses {
             }
         }
         Ok(())
+    }
+
+    /// The line that sums a run up; it may say that there were records after the last one.
+    fn sum_up(&mut self, boot: &str, sum: &Sum, place: Place, n: u64) {
+        let whole = self.whole;
+        let run = self.run(boot);
+        let whole = whole || run.started;
+        let worker = run.workers.entry(sum.worker).or_default();
+        worker.summed_up = sum.lost;
+        let made = sum.made.unwrap_or(0);
+        if made > worker.seq && (whole || worker.seq > 0) {
+            worker.missing = worker.missing.saturating_add(made - worker.seq);
+            // One for each worker of a run, so their number needs no other bound.
+            worker.gaps.push(Gap {
+                place,
+                n,
+                from: worker.seq + 1,
+                to: made,
+            });
+            worker.seq = made;
+            self.gaps += 1;
+        }
     }
 
     fn run(&mut self, boot: &str) -> &mut Run {

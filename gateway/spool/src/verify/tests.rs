@@ -259,6 +259,18 @@ fn a_missing_record_must_be_stated() {
     ));
     let crashed = crashed.replace(r#""boot":"77","event""#, r#""boot":"78","event""#);
     verdict(&[&gap[..], &[crashed]].concat()).unwrap();
+    // The last records of a run are missing: the line that sums it up counts more.
+    let stopped = |made: u64, lost: u64| {
+        log(&format!(
+            r#""event":"stopped","workers":[{{"worker":1,"made":{made},"written":2,"lost":{lost}}}]"#
+        ))
+    };
+    let two = [started.clone(), record(1), record(2)];
+    let end = |made, lost| verdict(&[&two[..], &[stopped(made, lost)]].concat());
+    assert_eq!(end(2, 0).unwrap().stated_losses, 0);
+    assert_eq!(end(5, 3).unwrap().stated_losses, 3);
+    let fault = end(5, 0).unwrap_err();
+    assert_eq!((fault.n, fault.what), (4, unstated(3, 5)));
     // The first records of a run are missing.
     let fault = verdict(&[started, record(3)]).unwrap_err();
     assert_eq!(fault.what, unstated(1, 2));
