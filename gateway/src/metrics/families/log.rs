@@ -1,5 +1,5 @@
-//! The flow log and its exporters. Counts are of this run, so that for each of them
-//! made = written + lost + lag, seen = written + lost + waiting, written = acknowledged + lag.
+//! The flow log and its exporters. Counts are of this run: made = written + lost + lag (records),
+//! seen = written + lost + waiting (attempts), head = position + lag (lines, for each exporter).
 
 use super::{Sample, counter, gauge, histogram, one, seconds};
 use crate::api::{ExporterStatus, FlowLogStatus};
