@@ -368,6 +368,9 @@ pub struct FlowLogStatus {
     pub removed_unacknowledged: u64,
     /// Bytes of a torn end that were cut off at the start of this run.
     pub repaired_bytes: u64,
+    /// Records of earlier runs that this run found to be lost, as it said in `crashed-run`.
+    #[serde(default)]
+    pub crash_lost: u64,
     /// Opening and closing records that say what the target saw as the source.
     pub egress_found: u64,
     /// Those that do not.

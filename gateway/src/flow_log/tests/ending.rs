@@ -39,7 +39,7 @@ fn killed_runs_are_explained_by_the_next_one_that_lives_long_enough() {
     // The second one explains it, and is killed after the first closing record.
     let log = world.start(2);
     until(|| log.handle().status().head >= 9);
-    let _ = log.finish(SOON);
+    assert_eq!(log.finish(SOON).crash_lost, 1);
     let lines = world.lines();
     let run = lines
         .iter()

@@ -117,6 +117,7 @@ impl<S: Storage> Writer<S> {
                 }
                 Ok(Found::Run(run)) => {
                     let lost: u64 = run.workers.iter().map(|worker| worker.lost).sum();
+                    self.shared.crash_lost.fetch_add(lost, Ordering::Relaxed);
                     tracing::info!(boot = %run.crashed_boot, flows = run.flows_closed,
                         records_lost = lost, "the run before ended without a word");
                     self.say(now, Event::CrashedRun(run));

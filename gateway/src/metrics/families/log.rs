@@ -89,6 +89,11 @@ pub(super) fn of(log: &FlowLogStatus) -> Vec<MetricFamily> {
             one(log.repaired_bytes),
         ),
         counter(
+            "postern_records_lost_in_crashes_total",
+            "Records of earlier runs that this run found to be lost.",
+            one(log.crash_lost),
+        ),
+        counter(
             "postern_egress_total",
             "Opening and closing records, by whether they say what the target saw as the source.",
             vec![
