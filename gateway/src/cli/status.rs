@@ -80,6 +80,17 @@ fn show(status: &Status) -> Result<(), Failure> {
             ),
         ),
     ];
+    facts.extend(log.exporters.iter().map(|one| {
+        let (name, at, behind) = (&one.name, one.position, one.lag_records);
+        let seconds = one.lag_seconds;
+        (
+            "exporter",
+            format!(
+                "{name}: at {at}, {behind} lines and {seconds}s behind, {} parked",
+                one.parked
+            ),
+        )
+    }));
     let offload = &status.worker.offload;
     facts.extend(
         offload
@@ -89,6 +100,11 @@ fn show(status: &Status) -> Result<(), Failure> {
     output::facts(&facts)?;
     if let Some(why) = &log.failing {
         output::say(format_args!("\nRECORDS CANNOT BE WRITTEN: {why}"))?;
+    }
+    for one in &log.exporters {
+        if let Some(why) = &one.failing {
+            output::say(format_args!("\nexporter {} fails: {why}", one.name))?;
+        }
     }
     if !policy.ok {
         output::say(format_args!(
