@@ -162,6 +162,12 @@ impl FlowLog {
         self.handle.clone()
     }
 
+    /// Whether the writer is at work: without it nothing is recorded.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
     /// Writes what waits and ends the writer, after the workers have ended. What cannot be written
     /// within `patience` is counted as lost.
     #[must_use]
@@ -197,7 +203,11 @@ impl RecordSender {
             self.shared.offered.take_back(records, flows);
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             match error {
-                TrySendError::Full(batch) | TrySendError::Disconnected(batch) => batch,
+                TrySendError::Full(batch) => batch,
+                TrySendError::Disconnected(batch) => {
+                    self.shared.break_down("the thread that writes has ended");
+                    batch
+                }
             }
         })
     }

@@ -219,7 +219,7 @@ impl Plane {
     /// Whether every thread is still at work.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        !self.threads.iter().any(JoinHandle::is_finished)
+        !self.threads.iter().any(JoinHandle::is_finished) && self.flow_log.is_alive()
     }
 
     /// Ends every thread, waits for the last record to be on disk, and puts the host back or

@@ -208,6 +208,12 @@ impl Shared {
             .collect()
     }
 
+    /// Records cannot be written. True if they could until now.
+    pub(super) fn break_down(&self, why: &str) -> bool {
+        *lock(&self.failing) = Some(why.to_owned());
+        !self.broken.swap(true, Ordering::AcqRel)
+    }
+
     /// The writer has said its last word, and it is on disk.
     pub(super) fn end_in_order(&self) {
         self.in_order.store(true, Ordering::Release);

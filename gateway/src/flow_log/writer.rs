@@ -362,8 +362,7 @@ impl<S: Storage> Writer<S> {
 
     fn fail(&mut self, error: &io::Error) {
         let words = format!("{}: {error}", self.config.dir.display());
-        *lock(&self.shared.failing) = Some(words.clone());
-        if !self.shared.broken.swap(true, Ordering::Release) {
+        if self.shared.break_down(&words) {
             tracing::warn!(error = words, "records cannot be written; will be retried");
             self.unwritable = Some((Clock::now().wall, error.to_string()));
         }

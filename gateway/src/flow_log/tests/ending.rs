@@ -145,3 +145,17 @@ fn a_run_whose_worker_ended_without_its_records_did_not_end_in_order() {
         (Some(3), Some(1))
     );
 }
+
+#[test]
+fn without_the_thread_that_writes_nothing_is_writable() {
+    let world = World::new();
+    let log = world.start(1);
+    let (sender, handle) = (log.sender(0), log.handle());
+    assert!(log.is_alive() && sender.writable());
+    let _ = log.finish(SOON);
+    let back = sender.offer(opens(0..2)).expect_err("nobody takes them");
+    assert_eq!((back.len(), sender.writable()), (2, false));
+    let status = handle.status();
+    assert!(status.failing.expect("says why").contains("has ended"));
+    assert_eq!((status.made, status.written, status.lost), (0, 0, 0));
+}
