@@ -192,6 +192,9 @@ pub struct WorkerSnapshot {
     pub peers: Vec<PeerView>,
     /// Bounded queues and tables of the worker.
     pub queues: Vec<QueueView>,
+    /// Flows without a hint, because a newer one took their place before they had said enough.
+    #[serde(default)]
+    pub hints_displaced: u64,
     /// How each half of the offloads stands.
     #[serde(default)]
     pub offload: Offloads,

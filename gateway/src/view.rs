@@ -107,6 +107,7 @@ pub fn snapshot(
                 fair::MEMORY,
             ),
         ],
+        hints_displaced: gateway.hints().displaced(),
         offload: offload::offloads(inputs, outputs),
         verdict_seconds: histogram(&counters.verdict, 1e-9),
         change_to_cut_seconds: histogram(&counters.change_to_cut, 1e-6),

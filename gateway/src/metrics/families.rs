@@ -138,6 +138,11 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
                 .map(|(name, _, bound)| (vec![("queue", *name)], *bound))
                 .collect(),
         ),
+        counter(
+            "postern_hints_displaced_total",
+            "Flows without a hint, because a newer one took their place among those watched.",
+            one(worker.hints_displaced),
+        ),
         gauge(
             "postern_offload",
             "1 while packets go together in this half.",

@@ -62,6 +62,7 @@ fn facts() -> Facts {
                 depth: 9,
                 capacity: 100,
             }],
+            hints_displaced: 6,
             offload: [
                 (
                     Half::TunRead,
@@ -155,6 +156,7 @@ fn every_fact_has_its_line() {
         "postern_policy_reload_success 1",
         r#"postern_queue_depth{queue="flow-log"} 1"#,
         r#"postern_queue_capacity{queue="flows"} 100"#,
+        "postern_hints_displaced_total 6",
         r#"postern_offload{half="tun-read"} 1"#,
         r#"postern_offload{half="tun-write"} 0"#,
         r#"postern_offload_fallbacks_total{half="tun-write"} 3"#,

@@ -161,6 +161,7 @@ fn a_snapshot_is_the_sum_of_all_threads() {
                 depth: flows,
                 capacity: 100,
             }],
+            hints_displaced: 10 + flows,
             verdict_seconds: seconds,
             workers: vec![WorkerView {
                 worker,
@@ -224,7 +225,7 @@ fn a_snapshot_is_the_sum_of_all_threads() {
         .map(|q| (q.queue.as_str(), q.depth))
         .collect();
     assert_eq!(queues, [("flows", 7), ("door-bytes", 11)]);
-    assert_eq!(all.queues[0].capacity, 200);
+    assert_eq!((all.queues[0].capacity, all.hints_displaced), (200, 27));
     assert_eq!(all.verdict_seconds.counts, [2, 0]);
     assert_eq!(all.workers.len(), 2);
 }
