@@ -195,6 +195,7 @@ fn same(proof: &Proof, verified: &Verified) -> Result<(), ProofError> {
     check("first_n", &proof.first_n, &verified.first_n)?;
     check("last_n", &proof.last_n, &verified.last_n)?;
     check("count", &proof.count, &verified.lines)?;
+    check("lines that came again", &0, &verified.repeated)?;
     check(
         "prev_of_first",
         &proof.prev_of_first,

@@ -7,13 +7,15 @@
 
 mod chain;
 mod losses;
+mod seen;
 
 use crate::blocks::{Blocks, Piece};
-use crate::line::{Hash, Head, LineFault};
+use crate::line::{Hash, Head, Line, LineFault};
 use crate::segment::{SegmentFile, first_of, segments};
 use crate::storage::ReadAt;
-use chain::Chain;
+use chain::{Chain, Step};
 use losses::Losses;
+pub use seen::MAX_SEEN;
 use serde::Serialize;
 use std::fmt::{self, Display};
 use std::fs::File;
@@ -27,13 +29,15 @@ pub struct Verified {
     pub first_n: u64,
     /// Its last line; 0 if there is none.
     pub last_n: u64,
-    /// How many lines.
+    /// How many lines, each counted once.
     pub lines: u64,
+    /// Lines of a copy that came again, byte for byte: exporters deliver at least once.
+    pub repeated: u64,
     /// The last line by number and hash. Kept elsewhere, it is an anchor for later.
     pub head: Head,
     /// What the first line says of the line before it.
     pub prev_of_first: Hash,
-    /// Bytes of all lines.
+    /// Bytes of all lines, those that came again included.
     pub bytes: u64,
     /// Records that the log itself says were lost.
     pub stated_losses: u64,
@@ -77,6 +81,8 @@ pub enum What {
     Reordered,
     /// A line is there twice.
     Duplicated,
+    /// A line of a copy came again, with other bytes.
+    Differs,
     /// A line is not the one that the next line was sealed after.
     Changed,
     /// The file has another segment's name.
@@ -159,14 +165,15 @@ fn walk(
     anchor: Option<Head>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Verified, VerifyError> {
-    let mut walk = Walk::new(files.first().map(|oldest| oldest.first), anchor, progress);
+    let chain = Chain::of_spool(files.first().map(|oldest| oldest.first));
+    let mut walk = Walk::new(chain, anchor, progress);
     for (i, segment) in files.iter().enumerate() {
         match walk.file(&segment.path, Some(segment), i + 1 == files.len()) {
             // Retention took it since it was listed.
             Err(VerifyError::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && walk.chain.lines() == 0 =>
             {
-                walk.chain = Chain::new(files.get(i + 1).map(|next| next.first));
+                walk.chain = Chain::of_spool(files.get(i + 1).map(|next| next.first));
             }
             other => other?,
         }
@@ -178,7 +185,8 @@ fn walk(
     }
 }
 
-/// Verifies one file of lines, which may be any part of a chain.
+/// Verifies one file of lines, which may be any part of a chain. Unless it has the name of a
+/// segment, it is a copy: one of the last [`MAX_SEEN`] lines may come again, byte for byte.
 ///
 /// # Errors
 /// The first fault, or what cannot be read.
@@ -187,19 +195,23 @@ pub fn file(
     anchor: Option<Head>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Verified, VerifyError> {
-    let first = path.file_name().and_then(|name| first_of(name.to_str()?));
-    let mut walk = Walk::new(first, anchor, progress);
+    let chain = match path.file_name().and_then(|name| first_of(name.to_str()?)) {
+        Some(first) => Chain::of_spool(Some(first)),
+        None => Chain::of_copy(),
+    };
+    let mut walk = Walk::new(chain, anchor, progress);
     walk.file(path, None, true)?;
     walk.finish()
 }
 
-/// Verifies lines from anywhere, each with its `\n`: what an exporter's server gave back.
+/// Verifies lines from anywhere, each with its `\n`: what an exporter's server gave back. A line
+/// may come again, as in a [`file`].
 ///
 /// # Errors
 /// The first fault. Its file has no name.
 pub fn bytes(lines: &[u8], anchor: Option<Head>) -> Result<Verified, VerifyError> {
     let mut progress = |_| {};
-    let mut walk = Walk::new(None, anchor, &mut progress);
+    let mut walk = Walk::new(Chain::of_copy(), anchor, &mut progress);
     walk.lines(Path::new(""), lines, None, true)?;
     walk.finish()
 }
@@ -219,19 +231,21 @@ struct Walk<'p> {
     progress: &'p mut dyn FnMut(u64),
     /// Where the last good line was.
     last: Place,
+    repeated: u64,
     unfinished: u64,
     before: u64,
 }
 
 impl<'p> Walk<'p> {
-    fn new(first: Option<u64>, anchor: Option<Head>, progress: &'p mut dyn FnMut(u64)) -> Self {
+    fn new(chain: Chain, anchor: Option<Head>, progress: &'p mut dyn FnMut(u64)) -> Self {
         Walk {
-            chain: Chain::new(first),
+            chain,
             losses: Losses::default(),
             files: Vec::new(),
             anchor,
             progress,
             last: Place::default(),
+            repeated: 0,
             unfinished: 0,
             before: 0,
         }
@@ -268,7 +282,14 @@ impl<'p> Walk<'p> {
         };
         let mut blocks = Blocks::new(file);
         let mut told = 0;
-        while let Some(piece) = blocks.next().map_err(cannot)? {
+        loop {
+            if blocks.position() - told >= 1 << 24 {
+                told = blocks.position();
+                (self.progress)(self.before + told);
+            }
+            let Some(piece) = blocks.next().map_err(cannot)? else {
+                break;
+            };
             place.line += 1;
             let bytes = match piece {
                 Piece::Line(bytes) => bytes,
@@ -280,7 +301,15 @@ impl<'p> Walk<'p> {
                 Piece::Long => return Err(self.wrong(place, What::NotALine)),
             };
             let head = match self.chain.check(bytes) {
-                Ok(head) => head,
+                Ok(Step::Next(head)) => head,
+                Ok(Step::Again) => {
+                    self.repeated += 1;
+                    continue;
+                }
+                Err(What::Differs) => {
+                    let n = Line::parse(bytes).map_or(0, |line| line.n);
+                    return Err(self.fault(place, n, What::Differs));
+                }
                 Err(What::Duplicated) => {
                     return Err(self.fault(place, self.chain.head().n, What::Duplicated));
                 }
@@ -306,10 +335,6 @@ impl<'p> Walk<'p> {
                 return Err(self.fault(place, head.n, what));
             }
             self.last = place;
-            if blocks.position() - told >= 1 << 24 {
-                told = blocks.position();
-                (self.progress)(self.before + told);
-            }
         }
         self.before += blocks.position();
         (self.progress)(self.before);
@@ -333,6 +358,7 @@ impl<'p> Walk<'p> {
             first_n,
             last_n: head.n,
             lines: self.chain.lines(),
+            repeated: self.repeated,
             head,
             prev_of_first: self.chain.prev_of_first(),
             bytes: self.before - self.unfinished,
@@ -384,6 +410,7 @@ impl Display for Fault {
             What::Missing { to } => write!(f, "lines {n} to {to} are missing"),
             What::Reordered => write!(f, "the lines from {n} on are in another order"),
             What::Duplicated => write!(f, "line {n} is there twice"),
+            What::Differs => write!(f, "line {n} is there twice, and the two differ"),
             What::Changed => write!(
                 f,
                 "line {n} was changed: it is not the one that the next line was sealed after"

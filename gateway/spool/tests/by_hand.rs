@@ -56,6 +56,56 @@ fn a_good_log_is_whole() {
 }
 
 #[test]
+fn a_copy_may_have_lines_twice_and_only_the_same() {
+    let (scratch, head) = log("twice");
+    let all = segments(&scratch.0).unwrap();
+    let log: String = all
+        .iter()
+        .map(|segment| std::fs::read_to_string(&segment.path).unwrap())
+        .collect();
+    let lines: Vec<&str> = log.split_inclusive('\n').collect();
+    let again = [&lines[..7], &lines[4..7], &lines[6..]].concat();
+    let (copy, segment) = (
+        scratch.0.join("copy"),
+        scratch.0.join(format!("{:020}.jsonl", 1)),
+    );
+    let judge = |path: &Path, lines: &[&str]| {
+        std::fs::write(path, lines.concat()).unwrap();
+        let ours = verify::file(path, None, &mut |_| {});
+        (ours, script(&[path.to_str().unwrap()]))
+    };
+    let (ours, (status, theirs)) = judge(&copy, &again);
+    assert_eq!(ours.unwrap().repeated, 4);
+    let whole = format!(
+        "whole, up to line 40; 4 lines came again, byte for byte\n{}:{}\n",
+        head.n, head.hash
+    );
+    assert_eq!((status, theirs), (Some(0), whole));
+
+    let (bent, mut forged) = (lines[5].replacen("user", "uses", 1), Vec::new());
+    let prev = postern_spool::Line::parse(lines[5].trim_end().as_bytes()).unwrap();
+    postern_spool::line::seal(b"{}", prev.n, prev.prev, &mut forged);
+    let forged = String::from_utf8(forged).unwrap();
+    let with = |line| [&again[..8], &[line], &again[9..]].concat();
+    let earlier = [&lines[3..7], &lines[..1], &lines[7..]].concat();
+    for (path, broken) in [
+        (&copy, with(&bent)),
+        (&copy, with(&forged)),
+        (&copy, earlier),
+        (&segment, again.clone()),
+    ] {
+        let (ours, (status, theirs)) = judge(path, &broken);
+        let ours = ours.unwrap_err().to_string();
+        let place = |text: &str| text.split(": ").next().unwrap().to_owned();
+        assert_eq!(
+            (status, place(&theirs)),
+            (Some(1), place(&ours)),
+            "{theirs}"
+        );
+    }
+}
+
+#[test]
 fn what_we_find_it_finds_in_the_same_line() {
     let (scratch, head) = log("broken");
     let dir = scratch.0.to_str().unwrap();

@@ -4,6 +4,7 @@ use postern_spool::line::{Hash, seal};
 use postern_spool::segment;
 use postern_spool::testing::SimDisk;
 use postern_spool::{Line, Settings, Spool, verify};
+use std::collections::HashSet;
 
 /// The first byte says what the rest is: an even one, a segment as it is; an odd one, where to
 /// bend (two bytes) and how (one), and then what lines say, one after the other.
@@ -50,11 +51,15 @@ fn judge(bytes: &[u8]) -> bool {
 /// What a verified chain is, read as simply as possible.
 fn slowly(bytes: &[u8]) {
     let mut before: Option<(u64, Hash)> = None;
+    let mut seen = HashSet::new();
     for bytes in bytes
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
     {
         let line = Line::parse(bytes).expect("a verified line");
+        if !seen.insert(bytes) {
+            continue;
+        }
         if let Some((n, hash)) = before {
             assert_eq!((line.n, line.prev), (n + 1, hash));
         }

@@ -104,5 +104,7 @@ fn any_change_of_a_bundle_is_found() {
     );
     broken(&proof, &records[begin..]).unwrap_err();
     broken(&proof, &records.replace("gw-1", "gw-2")).unwrap_err();
+    let error = broken(&proof, &format!("{records}{}", &records[end..])).unwrap_err();
+    assert!(error.contains("lines that came again 0"), "{error}");
     broken(&proof, &format!("{records}{{")).unwrap_err();
 }

@@ -1,6 +1,7 @@
 //! Line after line: each is whole, has the next number, and names the one before it.
 
 use super::What;
+use super::seen::Seen;
 use crate::blocks::Piece;
 use crate::line::{Hash, Head, Line};
 
@@ -11,6 +12,17 @@ pub(super) struct Chain {
     first: Option<u64>,
     begun: Option<Begin>,
     head: Head,
+    /// Only in a copy may a line come again.
+    seen: Option<Seen>,
+}
+
+/// What a good line is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// The next one.
+    Next(Head),
+    /// One that was there before, byte for byte.
+    Again,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -20,23 +32,38 @@ struct Begin {
 }
 
 impl Chain {
-    pub(super) fn new(first: Option<u64>) -> Chain {
+    /// The files of a spool, the first of which has the line `first` first.
+    pub(super) fn of_spool(first: Option<u64>) -> Chain {
         Chain {
             first,
             begun: None,
             head: Head::default(),
+            seen: None,
+        }
+    }
+
+    /// Lines that an exporter delivered: at least once each.
+    pub(super) fn of_copy() -> Chain {
+        Chain {
+            seen: Some(Seen::default()),
+            ..Chain::of_spool(None)
         }
     }
 
     /// Takes the next line.
-    pub(super) fn check(&mut self, bytes: &[u8]) -> Result<Head, What> {
+    pub(super) fn check(&mut self, bytes: &[u8]) -> Result<Step, What> {
         let line = Line::parse(bytes)?;
+        let head = line.head();
         match self.begun {
+            Some(_) if head.n <= self.head.n => return self.again(head),
             Some(_) => self.follow(&line)?,
             None => self.begin(&line)?,
         }
-        self.head = line.head();
-        Ok(self.head)
+        self.head = head;
+        if let Some(seen) = &mut self.seen {
+            seen.add(head.hash);
+        }
+        Ok(Step::Next(head))
     }
 
     fn begin(&mut self, line: &Line<'_>) -> Result<(), What> {
@@ -62,14 +89,24 @@ impl Chain {
         let expected = self.expected();
         if line.n > expected {
             Err(What::Missing { to: line.n - 1 })
-        } else if line.n == self.head.n && line.hash() == self.head.hash {
-            Err(What::Duplicated)
-        } else if line.n < expected {
-            Err(What::Reordered)
         } else if line.prev != self.head.hash {
             Err(What::Changed)
         } else {
             Ok(())
+        }
+    }
+
+    /// Takes a line with a number that was there.
+    fn again(&self, line: Head) -> Result<Step, What> {
+        let known = self
+            .seen
+            .as_ref()
+            .map(|seen| seen.back(self.head.n - line.n));
+        match known {
+            Some(Some(hash)) if hash == line.hash => Ok(Step::Again),
+            Some(Some(_)) => Err(What::Differs),
+            None if line == self.head => Err(What::Duplicated),
+            Some(None) | None => Err(What::Reordered),
         }
     }
 

@@ -68,6 +68,7 @@ fn a_good_log_is_summed_up() {
             first_n: 1,
             last_n: 21,
             lines: 21,
+            repeated: 0,
             head: Head {
                 n: 21,
                 hash: Hash::of(last)
@@ -301,6 +302,88 @@ fn a_part_of_a_log_can_be_verified() {
     assert!(early.to_string().contains("line 3 was removed"), "{early}");
 }
 
+/// A copy as an exporter leaves it that delivers lines 4 to 7 again, and 7 once more.
+fn delivered_again(lines: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    [&lines[2..7], &lines[3..7], &lines[6..]].concat()
+}
+
+fn fault_of(lines: &[Vec<u8>]) -> (u64, u64, What) {
+    match bytes(&lines.concat(), None) {
+        Err(VerifyError::Fault(fault)) => (fault.line, fault.n, fault.what),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_line_of_a_copy_may_come_again() {
+    let lines = chain(&bodies(20));
+    let again = delivered_again(&lines);
+    let scratch = Scratch::new();
+    let write = |name: &str| {
+        let path = scratch.path().join(name);
+        std::fs::write(&path, again.concat()).unwrap();
+        path
+    };
+    let copy = write("copy.jsonl");
+    let verified = file(&copy, None, &mut |_| {}).unwrap();
+    let once = bytes(&lines[2..].concat(), None).unwrap();
+    assert_eq!((verified.lines, verified.repeated), (19, 5));
+    assert_eq!(verified.bytes, again.concat().len() as u64);
+    let rest = Verified {
+        repeated: 0,
+        bytes: once.bytes,
+        ..verified
+    };
+    assert_eq!(rest, once);
+    // The line of an anchor is still looked for.
+    let head = Head {
+        n: 5,
+        hash: Hash::ZERO,
+    };
+    assert!(file(&copy, Some(head), &mut |_| {}).is_err());
+    // The spool itself writes each line once.
+    let segment = write(&name(3));
+    let fault = file(&segment, None, &mut |_| {}).unwrap_err().to_string();
+    assert!(fault.contains("line 6: the lines from 8 on"), "{fault}");
+    std::fs::remove_file(&copy).unwrap();
+    assert_eq!(
+        judge_folder(scratch.path(), None).unwrap_err().what,
+        What::Reordered
+    );
+}
+
+#[test]
+fn what_comes_again_changed_or_elsewhere_is_a_fault() {
+    let lines = chain(&bodies(20));
+    let again = delivered_again(&lines);
+    // Place 5 has line 4 again.
+    let mut bent = again.clone();
+    bent[5][20] ^= 1;
+    assert_eq!(fault_of(&bent), (6, 8, What::Checksum));
+    let mut forged = again.clone();
+    let prev = Line::parse(lines[3].strip_suffix(b"\n").unwrap())
+        .unwrap()
+        .prev;
+    forged[5].clear();
+    seal(b"{\"forged\":1}", 4, prev, &mut forged[5]);
+    assert_eq!(fault_of(&forged), (6, 4, What::Differs));
+    // Before the first line of the copy.
+    let mut early = again.clone();
+    early.insert(7, lines[0].clone());
+    assert_eq!(fault_of(&early), (8, 8, What::Reordered));
+    // A repeat hides no gap.
+    let gap = [&lines[2..7], &lines[3..6], &lines[8..]].concat();
+    assert_eq!(fault_of(&gap), (9, 8, What::Missing { to: 8 }));
+}
+
+#[test]
+fn how_far_back_a_line_may_come_again_is_bounded() {
+    let lines = chain(&vec!["{}".to_owned(); MAX_SEEN + 1]);
+    let with = |n: usize| [&lines[..], &lines[n - 1..n]].concat().concat();
+    assert_eq!(bytes(&with(2), None).unwrap().repeated, 1);
+    assert!(bytes(&with(1), None).is_err());
+}
+
 /// One thing that somebody may do to a log.
 #[derive(Clone, Debug)]
 enum Tamper {
@@ -370,6 +453,37 @@ proptest! {
                     prop_assert_eq!(fault.what, What::Shortened { last });
                 }
             }
+        }
+    }
+
+    /// Runs of lines that come again change nothing; one bent byte in them is found.
+    #[test]
+    fn repeats_prove_what_one_delivery_proves(
+        count in 2_usize..12,
+        runs in prop::collection::vec((0_usize..12, 1_usize..12), 1..4),
+        at: prop::sample::Index,
+        bits in 1_u8..,
+    ) {
+        let good = chain(&bodies(count as u64));
+        let mut copy = Vec::new();
+        let (mut next, mut repeated) = (0, 0);
+        for (back, ahead) in runs {
+            let from = next - back.min(next);
+            let to = (next + ahead).min(good.len());
+            repeated += next - from;
+            copy.extend_from_slice(&good[from..to]);
+            next = to;
+        }
+        let once = bytes(&good[..next].concat(), None).unwrap();
+        let mut copy = copy.concat();
+        let found = bytes(&copy, Some(once.head)).unwrap();
+        prop_assert_eq!(found.repeated, repeated as u64);
+        prop_assert_eq!((found.lines, found.head), (once.lines, once.head));
+        let at = at.index(copy.len());
+        copy[at] ^= bits;
+        if let Ok(bent) = bytes(&copy, None) {
+            // The very last line end.
+            prop_assert!(bent.unfinished > 0 && at + 1 == copy.len());
         }
     }
 

@@ -14,7 +14,8 @@ use std::str::FromStr;
 /// Walks the chain of records, and names the first one that is missing or changed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Verify {
-    /// A folder of records, what `flows export` made, or one file. [default: the gateway's]
+    /// A folder of records, what `flows export` made, or one file, such as a copy in which lines may come again.
+    /// [default: the gateway's]
     path: Option<PathBuf>,
     /// A line that must be there, as an earlier `flows verify` printed it and somebody kept it.
     #[arg(long, value_name = "N:HASH")]
@@ -103,6 +104,9 @@ fn show(verified: &Verified) -> Result<(), Failure> {
             format!("{} records, as the log itself says", verified.stated_losses),
         ),
     ];
+    if verified.repeated > 0 {
+        facts.push(("repeated", repeated(verified.repeated)));
+    }
     if verified.unstated_losses > 0 {
         facts.push((
             "unexplained",
@@ -122,6 +126,11 @@ fn show(verified: &Verified) -> Result<(), Failure> {
         ));
     }
     output::facts(&facts)
+}
+
+fn repeated(lines: u64) -> String {
+    let them = if lines == 1 { "line" } else { "lines" };
+    format!("{lines} {them} came again, byte for byte, as exporters may deliver them")
 }
 
 /// A bar on a terminal; nothing elsewhere.
@@ -165,6 +174,12 @@ fn size(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repeats_are_counted_in_words() {
+        assert!(repeated(1).starts_with("1 line came again"));
+        assert!(repeated(2).starts_with("2 lines came again"));
+    }
 
     #[test]
     fn an_anchor_reads_as_it_is_printed() {
