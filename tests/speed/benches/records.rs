@@ -81,6 +81,10 @@ fn run(log: &FlowLog, rate: u64, time: Duration) -> Load {
         sender: log.sender(0),
         waiting: VecDeque::new(),
         flows_waiting: 0,
+        before: (
+            world.gateway.engine().records_made(),
+            world.gateway.engine().attempts(),
+        ),
     };
     let handle = log.handle();
     let (mut flows, mut behind) = (0, 0);
@@ -124,6 +128,8 @@ struct WorkersEnd {
     sender: RecordSender,
     waiting: VecDeque<Record>,
     flows_waiting: u64,
+    /// Records and attempts of the world's own making.
+    before: (u64, u64),
 }
 
 impl WorkersEnd {
@@ -133,8 +139,8 @@ impl WorkersEnd {
         self.flows_waiting += made.iter().map(Record::attempts).sum::<u64>();
         self.waiting.extend(made);
         self.sender.tell(Told {
-            made: engine.records_made(),
-            flows: engine.attempts(),
+            made: engine.records_made() - self.before.0,
+            flows: engine.attempts() - self.before.1,
             in_windows: engine.attempts_in_windows(),
             in_worker: self.flows_waiting,
         });
