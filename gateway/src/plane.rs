@@ -155,9 +155,79 @@ impl Plane {
         devices: Vec<DeviceRecord>,
         boot: u64,
     ) -> anyhow::Result<Plane> {
-        let Reserved { udp, steering } = reserved;
-        let count = udp.workers.len();
+        let count = reserved.udp.workers.len();
         let flow_log = FlowLog::start(config, boot, count).context("flow log")?;
+        match Parts::start(config, reserved, key, policy, devices, boot, &flow_log) {
+            Ok(parts) => Ok(Plane {
+                workers: parts.workers,
+                count,
+                log: flow_log.handle(),
+                offload: parts.offload,
+                threads: parts.threads,
+                flow_log,
+                host: parts.host,
+            }),
+            Err(error) => {
+                // This run ends in order: it is no crash that the next one must explain.
+                let _ = flow_log.finish(LOG_PATIENCE);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether every thread is still at work.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.threads.iter().any(JoinHandle::is_finished) && self.flow_log.is_alive()
+    }
+
+    /// Ends every thread, waits for the last record to be on disk, and puts the host back or
+    /// leaves it. Returns how many flows were cut.
+    ///
+    /// # Errors
+    /// A thread had ended before, or the host could not be put back.
+    pub async fn end(self, ending: Ending) -> anyhow::Result<u64> {
+        let cut = self.workers.stop(ending == Ending::HandOver).await;
+        let mut worked = Ok(());
+        for thread in self.threads {
+            let ended = match thread.join() {
+                Ok(ended) => ended.context("the interface is gone"),
+                Err(_) => Err(anyhow!("a thread of the data plane panicked")),
+            };
+            worked = worked.and(ended);
+        }
+        let status = self.flow_log.finish(LOG_PATIENCE);
+        if status.lost > 0 {
+            tracing::error!(lost = status.lost, "records were lost");
+        }
+        match ending {
+            Ending::Stop => self.host.tear_down()?,
+            Ending::HandOver => self.host.leave(),
+        }
+        worked?;
+        Ok(cut?.flows)
+    }
+}
+
+/// The plane without its log.
+struct Parts {
+    workers: Workers,
+    offload: String,
+    threads: Vec<Thread>,
+    host: GatewayHost,
+}
+
+impl Parts {
+    fn start(
+        config: &Config,
+        Reserved { udp, steering }: Reserved,
+        key: &PrivateKey,
+        policy: &Arc<Policy>,
+        devices: Vec<DeviceRecord>,
+        boot: u64,
+        flow_log: &FlowLog,
+    ) -> anyhow::Result<Parts> {
+        let count = udp.workers.len();
         let tuns = Tun::open_queues(&tun_options(config), count)?;
         if let Some(tun) = tuns.first() {
             steering.attach(tun).context("write `workers: 1`")?;
@@ -204,49 +274,12 @@ impl Plane {
         }
         let (caller, thread) = open_door(door, udp.door, queues)?;
         threads.push(thread);
-        let log = flow_log.handle();
-        Ok(Plane {
+        Ok(Parts {
             workers: Workers::new(callers, caller),
-            count,
-            log,
             offload,
             threads,
-            flow_log,
             host,
         })
-    }
-
-    /// Whether every thread is still at work.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        !self.threads.iter().any(JoinHandle::is_finished) && self.flow_log.is_alive()
-    }
-
-    /// Ends every thread, waits for the last record to be on disk, and puts the host back or
-    /// leaves it. Returns how many flows were cut.
-    ///
-    /// # Errors
-    /// A thread had ended before, or the host could not be put back.
-    pub async fn end(self, ending: Ending) -> anyhow::Result<u64> {
-        let cut = self.workers.stop(ending == Ending::HandOver).await;
-        let mut worked = Ok(());
-        for thread in self.threads {
-            let ended = match thread.join() {
-                Ok(ended) => ended.context("the interface is gone"),
-                Err(_) => Err(anyhow!("a thread of the data plane panicked")),
-            };
-            worked = worked.and(ended);
-        }
-        let status = self.flow_log.finish(LOG_PATIENCE);
-        if status.lost > 0 {
-            tracing::error!(lost = status.lost, "records were lost");
-        }
-        match ending {
-            Ending::Stop => self.host.tear_down()?,
-            Ending::HandOver => self.host.leave(),
-        }
-        worked?;
-        Ok(cut?.flows)
     }
 }
 
