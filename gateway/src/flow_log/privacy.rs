@@ -13,6 +13,7 @@ use hmac::{Hmac, Mac};
 use postern_engine::identity::Who;
 use postern_engine::record::{Detail, Outer, Record};
 use postern_engine::words::{Name, Words};
+use serde_json::{Map, Value};
 use sha2::Sha256;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,6 +24,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What every pseudonym begins with.
+const PSEUDONYM: &str = "h:";
 
 /// Where the key is, in the data folder.
 pub const KEY_FILE: &str = "privacy.key";
@@ -112,6 +116,39 @@ impl Redactor {
             }
             Detail::Denied(denied) => self.words(&mut denied.failed_condition),
         }
+    }
+
+    /// The same for a record that was written before, under what the configuration said then. What
+    /// is a pseudonym already stays one. Takes and returns one JSON object.
+    pub fn apply_again(&self, record: Vec<u8>) -> Vec<u8> {
+        if self.config == Privacy::default() {
+            return record;
+        }
+        let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&record) else {
+            return record;
+        };
+        for (field, how) in [
+            ("user", self.config.user),
+            ("device", self.config.device),
+            ("device_key", self.config.device),
+            ("client_outer", self.config.outer_address),
+        ] {
+            let Some(name) = fields.get(field).and_then(Value::as_str) else {
+                continue;
+            };
+            if how == Treatment::Hash && name.starts_with(PSEUDONYM) {
+                continue;
+            }
+            let name = match name.parse() {
+                Ok(at) if how == Treatment::Hash => address_text(SocketAddr::ip(&at)),
+                _ => name.to_owned(),
+            };
+            match self.treated(how, &name) {
+                Some(treated) => fields.insert(field.to_owned(), treated.into_owned().into()),
+                None => fields.remove(field),
+            };
+        }
+        serde_json::to_vec(&fields).unwrap_or(record)
     }
 
     fn who(&mut self, who: &Arc<Who>) -> Arc<Who> {
@@ -223,7 +260,7 @@ impl PseudonymKey {
         mac.update(name.as_bytes());
         let tag = mac.finalize().into_bytes();
         let digits = tag.iter().take(8).map(|byte| format!("{byte:02x}"));
-        format!("h:{}", digits.collect::<String>())
+        format!("{PSEUDONYM}{}", digits.collect::<String>())
     }
 
     /// [`PseudonymKey::pseudonym`] of what a person typed: an address may have a port, and any

@@ -36,6 +36,9 @@ const GROUP: usize = 4096;
 /// How often retention, losses and the clock are looked at when nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether there is more to say of a run that crashed.
+const PAST_EVERY: Duration = Duration::from_millis(20);
+
 /// How often it is looked for segments to remove.
 const RETAIN_EVERY: Duration = Duration::from_secs(30);
 
@@ -208,6 +211,9 @@ impl<S: Storage> Writer<S> {
 
     /// How long it may wait for records.
     fn patience(&self) -> Duration {
+        if self.past.is_some() {
+            return PAST_EVERY;
+        }
         let Some(unsynced) = self.unsynced else {
             return IDLE;
         };

@@ -8,7 +8,7 @@ use crate::segment::{index_name, name};
 use crate::storage::{ReadAt, Storage};
 use std::io;
 
-/// A segment that was removed.
+/// A segment that is, or was, removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removed {
     /// The first line that is gone.
@@ -31,15 +31,33 @@ pub enum Why {
 }
 
 impl<S: Storage> Spool<S> {
-    /// Removes the oldest segment if the spool is larger than `keep_size` bytes, or if all of the
-    /// segment is older than `keep_age` milliseconds and `acknowledged`. That is the last line
-    /// that every exporter has delivered; none when there are no exporters. At most one segment is
-    /// removed, and never the one that holds the last line: call again until nothing is.
+    /// Removes the segment that is [`Spool::due`], if one is. At most one: call again until none is.
     ///
     /// # Errors
     /// It cannot be read or removed; it still counts.
     pub fn retain(
         &mut self,
+        keep_size: u64,
+        keep_age: u64,
+        acknowledged: Option<u64>,
+        now_ms: u64,
+    ) -> io::Result<Option<Removed>> {
+        let due = self.due(keep_size, keep_age, acknowledged, now_ms)?;
+        if let Some(due) = &due {
+            self.remove(due)?;
+        }
+        Ok(due)
+    }
+
+    /// The oldest segment, if the spool is larger than `keep_size` bytes, or if all of the segment is
+    /// older than `keep_age` milliseconds and `acknowledged`. That is the last line that every
+    /// exporter has delivered; none when there are no exporters. Never the segment that holds the
+    /// last line.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn due(
+        &self,
         keep_size: u64,
         keep_age: u64,
         acknowledged: Option<u64>,
@@ -64,11 +82,6 @@ impl<S: Storage> Spool<S> {
         } else {
             return Ok(None);
         };
-        self.storage.remove(&index_name(oldest.first))?;
-        self.storage.remove(&name(oldest.first))?;
-        self.storage.sync_folder()?;
-        self.segments.pop_front();
-        self.oldest_ms = self.time_of_oldest();
         let from_n = oldest.first;
         Ok(Some(Removed {
             from_n,
@@ -76,6 +89,24 @@ impl<S: Storage> Spool<S> {
             why,
             unacknowledged: acknowledged.map_or(0, |n| to_n.saturating_sub(n.max(from_n - 1))),
         }))
+    }
+
+    /// Removes the segment that [`Spool::due`] named; nothing if it is not the oldest any more.
+    ///
+    /// # Errors
+    /// It cannot be removed; it still counts.
+    pub fn remove(&mut self, due: &Removed) -> io::Result<()> {
+        if self.segments.len() < 2
+            || self.segments.front().map(|oldest| oldest.first) != Some(due.from_n)
+        {
+            return Ok(());
+        }
+        self.storage.remove(&index_name(due.from_n))?;
+        self.storage.remove(&name(due.from_n))?;
+        self.storage.sync_folder()?;
+        self.segments.pop_front();
+        self.oldest_ms = self.time_of_oldest();
+        Ok(())
     }
 
     /// The `time` of the oldest line.

@@ -237,3 +237,29 @@ fn neither_the_disk_nor_a_listener_gets_a_name() {
         assert!(!told.iter().any(has), "{word} is told");
     }
 }
+
+#[test]
+fn a_record_of_before_is_treated_once() {
+    let folder = Scratch::new();
+    let hash = Privacy {
+        user: Treatment::Hash,
+        device: Treatment::Drop,
+        outer_address: Treatment::Hash,
+        ..Privacy::default()
+    };
+    let redactor = Redactor::open(hash, &folder.path("")).expect("opens");
+    let before = br#"{"user":"ana@example.com","device":"ana-laptop","device_key":"93/0sQeI","client_outer":"198.51.100.7:51820","rule":"ssh"}"#;
+    let after = redactor.apply_again(before.to_vec());
+    let text = String::from_utf8(after.clone()).expect("UTF-8");
+    assert!(
+        !text.contains("ana") && !text.contains("198.51") && !text.contains("device"),
+        "{text}"
+    );
+    let key = PseudonymKey::read(&folder.path("")).expect("made");
+    for name in ["ana@example.com", "198.51.100.7"] {
+        assert!(text.contains(&key.pseudonym(name)), "{name} in {text}");
+    }
+    assert_eq!(redactor.apply_again(after.clone()), after);
+    let keep = Redactor::open(Privacy::default(), &folder.path("")).expect("opens");
+    assert_eq!(keep.apply_again(before.to_vec()), before);
+}

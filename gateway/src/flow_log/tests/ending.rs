@@ -159,3 +159,29 @@ fn without_the_thread_that_writes_nothing_is_writable() {
     assert!(status.failing.expect("says why").contains("has ended"));
     assert_eq!((status.made, status.written, status.lost), (0, 0, 0));
 }
+
+#[test]
+fn what_retention_removes_is_said_on_disk_before_it_is_gone() {
+    let mut world = World::new();
+    world.config.flow_log.segment_size = 2_000;
+    let disk = SimDisk::new();
+    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
+    let sender = log.sender(0);
+    for seq in 0..20 {
+        assert!(sender.offer(opens(seq..seq + 1)).is_ok());
+        until(|| log.handle().status().written == seq + 1);
+    }
+    World::finish(log, sender);
+    world.config.flow_log.keep_size = 6_000;
+    let (tail, _) = broadcast::channel(1);
+    let made = Made::begin(&world.config.data_dir, 2);
+    let shared = Arc::new(Shared::new(1));
+    let mut writer =
+        writer::Writer::open(disk.clone(), &world.config, 2, made, shared, tail).expect("opens");
+    writer.remove_old(Clock::now().wall);
+    let after = disk.power_cut(0).files();
+    assert!(!after.contains_key("00000000000000000001.jsonl"), "removed");
+    let text: Vec<u8> = after.values().flatten().copied().collect();
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains(r#""event":"removed","from_n":1,"#), "{text}");
+}

@@ -10,7 +10,7 @@ use crate::flow_log::history::Head;
 use crate::flow_log::lock;
 use postern_io::clock::Clock;
 use postern_proto::now::{Now, Wall};
-use postern_spool::spool::Why;
+use postern_spool::spool::{Removed as SpoolRemoved, Why};
 use postern_spool::storage::Storage;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::TryRecvError;
@@ -26,50 +26,63 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Removes what `keep_size` and `keep_age` no longer allow.
-    pub(super) fn remove_old(&mut self, now: Wall) {
+    pub(in crate::flow_log) fn remove_old(&mut self, now: Wall) {
         let keep_age = u64::try_from(self.config.keep_age.as_millis()).unwrap_or(u64::MAX);
         let acknowledged = match self.shared.exporters.get() {
             Some(exporters) => exporters.acknowledged(),
             None => export::acknowledged(&self.config),
         };
         loop {
-            let removed =
-                self.spool
-                    .retain(self.config.keep_size, keep_age, acknowledged, now.millis());
-            match removed {
-                Ok(Some(removed)) => {
-                    let lost = removed.unacknowledged;
-                    self.shared
-                        .removed_unacknowledged
-                        .fetch_add(lost, Ordering::Relaxed);
-                    if lost > 0 {
-                        tracing::error!(
-                            records = lost,
-                            "the flow log reached keep_size: records \
-                            were removed that an exporter had not delivered"
-                        );
+            let keep_size = self.config.keep_size;
+            match self
+                .spool
+                .due(keep_size, keep_age, acknowledged, now.millis())
+            {
+                Ok(Some(due)) => {
+                    self.announce(now, &due);
+                    if let Err(error) = self.spool.remove(&due) {
+                        tracing::warn!(%error, "an old segment of the flow log cannot be removed");
+                        break;
                     }
-                    self.say(
-                        now,
-                        Event::Removed(Removed {
-                            from_n: removed.from_n,
-                            to_n: removed.to_n,
-                            why: match removed.why {
-                                Why::Size => Removal::Size,
-                                Why::Age => Removal::Age,
-                            },
-                            unacknowledged: lost,
-                        }),
-                    );
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!(%error, "an old segment of the flow log cannot be removed");
+                    tracing::warn!(%error, "an old segment of the flow log cannot be read");
                     break;
                 }
             }
         }
         self.stand();
+    }
+
+    /// Said before it is done, and on disk, so that a kill in between leaves no gap without a word.
+    /// Where nothing can be written, the room is worth more than the order.
+    fn announce(&mut self, now: Wall, due: &SpoolRemoved) {
+        let unacknowledged = due.unacknowledged;
+        self.shared
+            .removed_unacknowledged
+            .fetch_add(unacknowledged, Ordering::Relaxed);
+        if unacknowledged > 0 {
+            tracing::error!(
+                records = unacknowledged,
+                "the flow log reached keep_size: records were removed that an exporter had not \
+                delivered"
+            );
+        }
+        let removed = Removed {
+            from_n: due.from_n,
+            to_n: due.to_n,
+            why: match due.why {
+                Why::Size => Removal::Size,
+                Why::Age => Removal::Age,
+            },
+            unacknowledged,
+        };
+        self.say(now, Event::Removed(removed));
+        if self.unwritable.is_none() && self.spool.commit().is_ok() {
+            self.wrote();
+            self.sync();
+        }
     }
 
     pub(in crate::flow_log) fn look_at_the_clock(&mut self, now: Now) {
@@ -108,6 +121,7 @@ impl<S: Storage> Writer<S> {
             match past.try_recv() {
                 Ok(Found::Closings(closings)) => {
                     for closing in closings {
+                        let closing = self.redactor.apply_again(closing);
                         if let Err(error) = self.spool.stage(&closing) {
                             tracing::error!(%error, "a closing record is too long");
                         }
