@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Every line arrives at least once, in order, byte for byte. An exporter holds no more than a few
-//! batches in memory, 16 MiB each at most (`batch_bytes`).
+//! batches in memory, 2 MiB each at most (`batch_bytes`).
 
 mod batch;
 mod driver;
@@ -15,11 +15,13 @@ mod file;
 mod head;
 mod http;
 mod loki;
+mod note;
 mod otlp;
 mod secret;
 mod source;
 mod standing;
 mod stdout;
+mod width;
 
 pub use head::SyncedHead;
 
@@ -29,7 +31,7 @@ use crate::key_file;
 use driver::{Driver, Limits, Sink, World};
 use postern_io::clock::Clock;
 use postern_spool::Cursor;
-use source::SpoolSource;
+use source::{Newer, SpoolSource};
 use standing::Standing;
 use std::io;
 use std::sync::Arc;
@@ -69,9 +71,14 @@ impl Exporters {
         let sinks = sinks(config)?;
         let (done, over) = channel();
         let mut all = Vec::with_capacity(sinks.len());
-        for (name, limits, sink) in sinks {
+        for (name, limits, sink, has) in sinks {
+            let newer = Newer {
+                boot: note::boot().ok(),
+                sink: has,
+            };
             let (source, position, missed) =
-                SpoolSource::open(&config.dir, name, head.get()).map_err(io::Error::other)?;
+                SpoolSource::open(&config.dir, name, head.get(), newer)
+                    .map_err(io::Error::other)?;
             let standing = Arc::new(Standing::new(name, before, position));
             standing.missed(missed);
             all.push(Arc::clone(&standing));
@@ -154,7 +161,8 @@ pub fn problems(config: &FlowLogConfig) -> Vec<String> {
         .collect()
 }
 
-type Named = (&'static str, Limits, Box<dyn Sink>);
+/// With the last line that it has, where it can be asked.
+type Named = (&'static str, Limits, Box<dyn Sink>, Option<Cursor>);
 
 fn sinks(config: &FlowLogConfig) -> io::Result<Vec<Named>> {
     let push = |push: &PushConfig| Limits {
@@ -163,18 +171,28 @@ fn sinks(config: &FlowLogConfig) -> io::Result<Vec<Named>> {
     };
     let mut sinks: Vec<Named> = Vec::new();
     if let Some(loki) = &config.loki {
-        sinks.push(("loki", push(&loki.push), Box::new(loki::Loki::new(loki)?)));
+        sinks.push((
+            "loki",
+            push(&loki.push),
+            Box::new(loki::Loki::new(loki)?),
+            None,
+        ));
     }
     if let Some(otlp) = &config.otlp {
-        sinks.push(("otlp", push(&otlp.push), Box::new(otlp::Otlp::new(otlp)?)));
+        sinks.push((
+            "otlp",
+            push(&otlp.push),
+            Box::new(otlp::Otlp::new(otlp)?),
+            None,
+        ));
     }
     if let Some(file) = &config.file {
         let mut sink = file::RotatingFile::new(file);
-        sink.begin()?;
-        sinks.push(("file", LOCAL, Box::new(sink)));
+        let has = sink.begin()?;
+        sinks.push(("file", LOCAL, Box::new(sink), has));
     }
     if config.stdout {
-        sinks.push(("stdout", LOCAL, Box::new(stdout::Stdout::default())));
+        sinks.push(("stdout", LOCAL, Box::new(stdout::Stdout::default()), None));
     }
     Ok(sinks)
 }

@@ -1,19 +1,20 @@
 //! Carries lines from the spool to one sink: in order, each at least once.
 //!
 //! ```text
-//! read -> batch -> send -> acknowledged -> cursor on disk, at most once a second
+//! read -> batch -> send -> acknowledged -> noted -> cursor on disk, at most once a second
 //!                   | refused for ever: halve until the one line is found, park it, go on
-//!                   | failed: wait, longer each time, and send again
+//!                   | failed: wait, longer each time, and send again; fewer lines after the second
 //! ```
 
 use super::batch::{Batch, Lines};
 use super::facts::Facts;
 use super::standing::Standing;
+use super::width::Width;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the cursor goes to disk, at most: what a crash makes an exporter send again.
+/// How often the cursor goes to disk, at most: what a power cut makes an exporter send again.
 const CHECKPOINT: Duration = Duration::from_secs(1);
 
 /// How long an idle exporter sleeps without news.
@@ -67,7 +68,11 @@ pub(super) trait Source: Send {
     /// Adds the lines that follow, up to the number `synced`, until the batch has `limit` bytes.
     fn fill(&mut self, batch: &mut Batch, synced: u64, limit: usize) -> Result<(), Trouble>;
 
-    /// Writes the cursor, behind the line `n` with these bytes.
+    /// Notes that the line `n`, with these bytes, is done with: a crash of the gateway does not
+    /// forget it, a power cut may.
+    fn note(&mut self, n: u64, line: &[u8]) -> io::Result<()>;
+
+    /// Writes the cursor to disk, behind the line `n` with these bytes.
     fn store(&mut self, n: u64, line: &[u8]) -> io::Result<()>;
 
     /// Keeps a line that was refused for ever.
@@ -114,8 +119,8 @@ pub(super) struct Driver<W, R, S> {
     begun: Instant,
     /// The last line that was read.
     read: u64,
-    /// Lines to send at once: fewer after a refusal.
-    width: usize,
+    /// Lines to send at once.
+    width: Width,
     /// Failures in a row.
     failures: u32,
     /// Lines parked in a row.
@@ -145,7 +150,7 @@ impl<W: World, R: Source, S: Sink> Driver<W, R, S> {
             batch: Batch::default(),
             begun: now,
             read: standing.position(),
-            width: usize::MAX,
+            width: Width::default(),
             failures: 0,
             parked: 0,
             unsaved: None,
@@ -203,8 +208,9 @@ impl<W: World, R: Source, S: Sink> Driver<W, R, S> {
     }
 
     fn deliver(&mut self, stopping: bool) -> bool {
-        let lines = self.batch.head(self.width);
+        let lines = self.batch.head(self.width.lines());
         let (count, last) = (lines.len(), lines.last_n());
+        let bytes = lines.bytes().len();
         match self.sink.send(lines) {
             Ok(Taken { refused }) => {
                 let error = "the server refused it";
@@ -213,19 +219,19 @@ impl<W: World, R: Source, S: Sink> Driver<W, R, S> {
                     _ if count == 1 => self.park_first(error),
                     _ => self.refused(last, refused, error),
                 }
-                self.taken();
+                self.taken(count);
                 self.parked = 0;
                 self.recovered();
-                self.width = self.width.saturating_mul(2);
+                self.width.taken(count);
                 true
             }
             Err(Failure::Refused { .. }) if count > 1 => {
-                self.width = count / 2;
+                self.width.refused(count);
                 true
             }
             Err(Failure::Refused { error }) => {
                 self.park_first(&error);
-                self.taken();
+                self.taken(count);
                 self.parked = self.parked.saturating_add(1);
                 if self.parked > REFUSED_IN_A_ROW {
                     return self.failed(error, None, stopping);
@@ -233,15 +239,25 @@ impl<W: World, R: Source, S: Sink> Driver<W, R, S> {
                 self.recovered();
                 true
             }
-            Err(Failure::Retry { after, error }) => self.failed(error, after, stopping),
+            Err(Failure::Retry { after, error }) => {
+                if self.width.failed(count, bytes) {
+                    let exporter = self.name;
+                    let lines = self.width.lines();
+                    tracing::info!(exporter, count, bytes, lines, "batches are smaller now");
+                }
+                self.failed(error, after, stopping)
+            }
         }
     }
 
-    /// The lines of this attempt are done with.
-    fn taken(&mut self) {
-        let lines = self.batch.head(self.width);
-        let count = lines.len();
+    /// The first `count` lines are done with.
+    fn taken(&mut self, count: usize) {
+        let lines = self.batch.head(count);
         if let Some((n, line)) = lines.iter().last() {
+            if let Err(error) = self.source.note(n, line) {
+                // The cursor follows within a second, and says so if it cannot.
+                tracing::debug!(exporter = self.name, %error, "the position cannot be noted");
+            }
             self.standing.advance(n);
             self.unsaved = Some((n, line.to_vec()));
         }

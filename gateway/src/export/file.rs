@@ -4,6 +4,7 @@
 use super::batch::Lines;
 use super::driver::{Failure, Sink, Taken};
 use crate::config::FileConfig;
+use postern_spool::{Cursor, Line};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -16,7 +17,7 @@ const MODE: u32 = 0o640;
 /// How often it is checked that the file is still the one behind its name.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How far back a half line is looked for at the start, bytes: no line is longer.
+/// No line is longer, bytes. At the start a half line and a whole one are looked for.
 const LOOK_BACK: u64 = postern_spool::MAX_LINE as u64;
 
 pub(super) struct RotatingFile {
@@ -53,15 +54,17 @@ impl RotatingFile {
     }
 
     /// Opens the file for the first time. A crash may have left a half line at its end; the whole
-    /// line comes again, so the half is cut off.
+    /// line comes again, so the half is cut off. Returns the last line that is there, if it is one
+    /// of a spool.
     ///
     /// # Errors
     /// The file cannot be opened. Later failures are retried.
-    pub(super) fn begin(&mut self) -> io::Result<()> {
+    pub(super) fn begin(&mut self) -> io::Result<Option<Cursor>> {
         self.open()?;
+        let mut last = None;
         if let Some(open) = self.open.as_mut().filter(|open| open.regular) {
             let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
-            let from = open.size.saturating_sub(LOOK_BACK);
+            let from = open.size.saturating_sub(2 * LOOK_BACK);
             let mut end = vec![0; usize::try_from(open.size - from).unwrap_or(0)];
             file.read_exact_at(&mut end, from)?;
             let whole = line_start(&end, end.len());
@@ -71,8 +74,11 @@ impl RotatingFile {
                 file.set_len(open.size)?;
                 tracing::info!(path = %self.path.display(), cut, "a half line was cut off");
             }
+            last = last_line(&end[..whole]);
+            // The cursor may go behind it at once.
+            self.sync()?;
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Opens the file behind the name, whichever it is now.
@@ -207,6 +213,13 @@ impl Open {
         self.looked = Instant::now();
         std::fs::metadata(path).map_or(true, |facts| (facts.dev(), facts.ino()) != self.identity)
     }
+}
+
+/// The last of these whole lines.
+fn last_line(bytes: &[u8]) -> Option<Cursor> {
+    let text = bytes.strip_suffix(b"\n")?;
+    let line = &text[line_start(text, text.len())..];
+    Line::parse(line).ok().map(|line| Cursor::from(line.head()))
 }
 
 fn line_start(bytes: &[u8], place: usize) -> usize {

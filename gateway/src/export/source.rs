@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::driver::{Source, Trouble};
+use super::note::Notes;
 use postern_spool::{Cursor, Hash, Lines, ReadError, Reader, Standing, segments};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -21,6 +22,18 @@ pub(super) struct SpoolSource {
     reader: Reader,
     lines: Lines,
     parked: Option<File>,
+    notes: Option<Notes>,
+    /// Where the cursor on disk stands, if it is there.
+    stored: Option<u64>,
+}
+
+/// What may be newer than the cursor on disk.
+#[derive(Default)]
+pub(super) struct Newer {
+    /// This boot of the kernel. Without it, nothing is.
+    pub(super) boot: Option<String>,
+    /// The last line that the sink itself has.
+    pub(super) sink: Option<Cursor>,
 }
 
 impl SpoolSource {
@@ -33,6 +46,7 @@ impl SpoolSource {
         dir: &Path,
         name: &'static str,
         head: u64,
+        newer: Newer,
     ) -> Result<(SpoolSource, u64, u64), ReadError> {
         let oldest = segments(dir)?.first().map_or(1, |segment| segment.first);
         let cursor = match Cursor::load(dir, name) {
@@ -42,6 +56,25 @@ impl SpoolSource {
                 None
             }
         };
+        let mut stored = cursor.map(|cursor| cursor.n);
+        let notes = newer.boot.map(|boot| Notes::new(dir, name, boot));
+        let cursor = cursor.map(|cursor| {
+            let noted = notes.as_ref().and_then(|notes| notes.since(cursor.n));
+            // What the sink has may be ahead of the note by what was under way.
+            let sink = noted.and(newer.sink);
+            let newest = [noted, sink]
+                .into_iter()
+                .flatten()
+                .fold(cursor, |best, at| {
+                    let follows =
+                        at.n > best.n && matches!(at.standing(dir, head), Ok(Standing::Good));
+                    if follows { at } else { best }
+                });
+            if newest != cursor && newest.store(dir, name).is_ok() {
+                stored = Some(newest.n);
+            }
+            newest
+        });
         let (next, missed) = match cursor {
             None => (oldest, 0),
             Some(cursor) => match cursor.standing(dir, head) {
@@ -64,6 +97,7 @@ impl SpoolSource {
                         cursor = cursor.n,
                         "the cursor is of another log; the exporter begins with the oldest line"
                     );
+                    stored = None;
                     (oldest, 0)
                 }
                 // The line of the cursor was delivered; what follows is read, or not, in its turn.
@@ -71,12 +105,19 @@ impl SpoolSource {
                 Err(error) => return Err(error),
             },
         };
+        if stored.is_none() && notes.is_some() {
+            // Notes go on from a cursor. If it cannot be stored now, it will be with the first.
+            let (n, hash) = (next - 1, Hash::ZERO);
+            stored = Cursor { n, hash }.store(dir, name).is_ok().then_some(n);
+        }
         let source = SpoolSource {
             reader: Reader::open(dir, next)?,
             dir: dir.to_owned(),
             name,
             lines: Lines::default(),
             parked: None,
+            notes,
+            stored,
         };
         Ok((source, next - 1, missed))
     }
@@ -126,12 +167,22 @@ impl Source for SpoolSource {
         }
     }
 
+    fn note(&mut self, n: u64, line: &[u8]) -> io::Result<()> {
+        let hash = Hash::of(line);
+        match (&mut self.notes, self.stored) {
+            (Some(notes), Some(cursor)) => notes.write(Cursor { n, hash }, cursor),
+            _ => Ok(()),
+        }
+    }
+
     fn store(&mut self, n: u64, line: &[u8]) -> io::Result<()> {
         if let Some(parked) = &self.parked {
             parked.sync_data()?;
         }
         let hash = Hash::of(line);
-        Cursor { n, hash }.store(&self.dir, self.name)
+        Cursor { n, hash }.store(&self.dir, self.name)?;
+        self.stored = Some(n);
+        self.note(n, line)
     }
 
     fn park(&mut self, line: &[u8]) -> io::Result<()> {

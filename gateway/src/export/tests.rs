@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::FileConfig;
 use crate::scratch::Scratch;
-use postern_spool::{Disk, Settings, Spool};
+use postern_spool::{Disk, Settings, Spool, segments};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,7 +48,7 @@ fn a_file_follows_the_spool_across_runs() {
         "the cursor is stored at the end"
     );
 
-    // A crash in the middle of a line of the copy, before any cursor was stored.
+    // A power cut in the middle of a line of the copy, before any cursor was stored.
     let whole = std::fs::read(&copy).expect("there");
     std::fs::write(&copy, &whole[..whole.len() - 20]).expect("torn");
     std::fs::remove_file(config.dir.join("cursor-file.json")).expect("gone");
@@ -66,6 +66,37 @@ fn a_file_follows_the_spool_across_runs() {
         .collect();
     let expected: Vec<_> = (1..=49).chain(1..=55).collect();
     assert_eq!(numbers, expected, "whole lines only, each at least once");
+}
+
+#[test]
+fn a_copy_that_is_ahead_of_its_cursor_is_not_written_twice() {
+    let folder = Scratch::new();
+    let mut config = FlowLogConfig::at(folder.path("flows"));
+    let copy = folder.path("copy.jsonl");
+    config.file = Some(FileConfig::at(copy.clone()));
+    let disk = Disk::open(&config.dir).expect("a folder");
+    let (mut spool, _) = Spool::open(disk, Settings { segment_size: 4096 }).expect("opens");
+    let head = SyncedHead::new(write(&mut spool, 30));
+    Exporters::start(&config, head, 0)
+        .expect("starts")
+        .finish(PATIENCE);
+
+    // A kill in the middle of the next batch: three lines and a half are written, and not noted.
+    let head = SyncedHead::new(write(&mut spool, 10));
+    let more: Vec<_> = segments(&config.dir)
+        .expect("listed")
+        .iter()
+        .flat_map(|segment| std::fs::read(&segment.path).expect("read"))
+        .collect();
+    let ends: Vec<_> = (0..more.len()).filter(|i| more[*i] == b'\n').collect();
+    std::fs::write(&copy, &more[..ends[32] + 40]).expect("written");
+    Exporters::start(&config, head, 30)
+        .expect("starts")
+        .finish(PATIENCE);
+    assert!(
+        std::fs::read(&copy).expect("read") == more,
+        "byte for byte, once"
+    );
 }
 
 #[test]

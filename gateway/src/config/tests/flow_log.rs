@@ -181,6 +181,26 @@ fn everything_wrong_with_the_log_is_said_at_once() {
 }
 
 #[test]
+fn a_batch_is_no_larger_than_servers_take_by_default() {
+    let with = |server: &str, size: &str| {
+        section(&format!(
+            "  {server}: {{ url: 'http://localhost', batch_bytes: {size} }}\n"
+        ))
+    };
+    for server in ["loki", "otlp"] {
+        good(&with(server, "2MiB"));
+        let problems = wrong(&with(server, "8MiB"));
+        let field = format!("flow_log.{server}.batch_bytes");
+        assert_eq!(problems[0].field, field);
+        assert!(
+            problems[0].problem.contains("64KiB to 2MiB"),
+            "{problems:?}"
+        );
+        assert!(problems[0].help.contains("4MiB by default"), "{problems:?}");
+    }
+}
+
+#[test]
 fn what_has_no_effect_is_refused() {
     for (text, field) in [
         ("  max_size: 64MiB\n", "flow_log.max_size"),

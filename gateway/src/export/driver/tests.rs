@@ -24,7 +24,9 @@ struct Sim {
     missing: Option<(u64, u64)>,
     read: u64,
     cursor: u64,
-    /// When it was stored.
+    /// What a crash leaves; a power cut leaves the cursor.
+    noted: u64,
+    /// When the cursor was stored.
     stored: Vec<Duration>,
     /// Up to which line the sink had settled.
     settled: u64,
@@ -48,6 +50,7 @@ fn sim(synced: u64) -> Shared {
         missing: None,
         read: 0,
         cursor: 0,
+        noted: 0,
         stored: Vec::new(),
         settled: 0,
         parked: Vec::new(),
@@ -137,6 +140,13 @@ impl Source for SimSource {
         Ok(())
     }
 
+    fn note(&mut self, n: u64, bytes: &[u8]) -> io::Result<()> {
+        let sim = &mut *get(&self.0);
+        assert_eq!(bytes, line(n).as_bytes());
+        sim.noted = n;
+        Ok(())
+    }
+
     fn store(&mut self, n: u64, bytes: &[u8]) -> io::Result<()> {
         let sim = &mut *get(&self.0);
         assert_eq!(bytes, line(n).as_bytes());
@@ -181,14 +191,15 @@ where
 
 type SimDriver<F> = Driver<SimWorld, SimSource, SimSink<F>>;
 
-/// A driver that begins behind the cursor.
+/// A driver that begins behind the note.
 fn driver<F>(sim: &Shared, server: F) -> (SimDriver<F>, Arc<Standing>)
 where
     F: FnMut(&mut Sim, &[u64]) -> Result<Taken, Failure> + Send,
 {
-    let cursor = get(sim).cursor;
-    get(sim).read = cursor;
-    let standing = Arc::new(Standing::new("sim", 0, cursor));
+    let position = get(sim).noted;
+    get(sim).read = position;
+    get(sim).cursor = position;
+    let standing = Arc::new(Standing::new("sim", 0, position));
     let driver = Driver::new(
         "sim",
         LIMITS,
@@ -268,7 +279,7 @@ fn a_failing_server_is_asked_ever_more_rarely_and_loses_nothing() {
     assert_eq!(sim.received(), [1, 2, 3, 4, 5]);
     let times: Vec<_> = sim.requests.iter().map(|(at, _, _)| *at).collect();
     let pauses: Vec<_> = times.windows(2).map(|w| w[1] - w[0]).collect();
-    for (i, pause) in (0_u32..).zip(&pauses) {
+    for (i, pause) in (0_u32..11).zip(&pauses) {
         let whole = (FIRST_RETRY * 2_u32.pow(i)).min(LAST_RETRY);
         assert!((whole / 2..=whole).contains(pause), "{i}: {pause:?}");
     }
@@ -278,6 +289,46 @@ fn a_failing_server_is_asked_ever_more_rarely_and_loses_nothing() {
 
 fn well_done() -> Result<Taken, Failure> {
     Ok(Taken::default())
+}
+
+#[test]
+fn a_server_that_takes_less_than_a_batch_gets_less() {
+    for most in [1, 3, 7] {
+        let sim = sim(100);
+        get(&sim).stop_at = Some(ms(400_000));
+        let (driver, standing) = driver(&sim, move |_, lines| {
+            if lines.len() > most {
+                retry(None)
+            } else {
+                well_done()
+            }
+        });
+        driver.run();
+        let sim = get(&sim);
+        assert_eq!(sim.received(), (1..=100).collect::<Vec<_>>());
+        let sizes = sim.requests.iter().map(|(_, lines, _)| lines.len());
+        let first: Vec<_> = sizes.take(3).collect();
+        assert_eq!(first, [10, 10, 5], "a second failure makes it smaller");
+        let status = standing.status(100, 0);
+        assert_eq!((status.parked, status.lag_records), (0, 0));
+    }
+}
+
+#[test]
+fn a_killed_gateway_repeats_only_what_was_not_answered() {
+    for steps in 1..60 {
+        let sim = sim(0);
+        get(&sim).coming = (1..=30).map(|i| (ms(i * 100), i * 5)).collect();
+        let (mut killed, _) = driver(&sim, well);
+        for _ in 0..steps {
+            killed.turn();
+        }
+        drop(killed);
+        get(&sim).stop_at = Some(ms(10_000));
+        let (next, _) = driver(&sim, well);
+        next.run();
+        assert_eq!(get(&sim).received(), (1..=150).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -463,8 +514,12 @@ fn every_line_arrives_at_least_once_whatever_happens() {
             for _ in 0..steps {
                 driver.turn();
             }
-            let sim = get(&sim);
+            let mut sim = get(&sim);
             assert!(sim.cursor <= standing.position());
+            if sim.draw(2) == 0 {
+                // A power cut.
+                sim.noted = sim.cursor;
+            }
         }
         let crashed_at = get(&sim).time();
         get(&sim).stop_at = Some(crashed_at + Duration::from_secs(100_000));
