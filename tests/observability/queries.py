@@ -32,8 +32,7 @@ def of_dashboards(kind):
 
 def of_documents(language):
     """(where, query) for each fenced block of this language in the documents."""
-    for file in ("observability.md", "exporters.md"):
-        if (DOCS / file).exists():
-            for number, block in enumerate(re.findall(rf"^```{language}\n(.*?)^```", (DOCS / file).read_text(), re.M | re.S), 1):
-                for line in filter(None, block.split("\n\n")):
-                    yield f"{file}, block {number} of {language}", line.strip()
+    for file in ("observability.md", "exporters.md", "joining.md"):
+        for number, block in enumerate(re.findall(rf"^```{language}\n(.*?)^```", (DOCS / file).read_text(), re.M | re.S), 1):
+            for line in filter(None, block.split("\n\n")):
+                yield f"{file}, block {number} of {language}", line.strip()

@@ -1,18 +1,24 @@
 """Who reached what, and who was refused: from the records (Loki), with rates from the counters (Prometheus)."""
 
-from parts import (GREEN, LOKI, ORANGE, RED, YELLOW, all_of, choice, dashboard, data_source, lines, logs, loki, prom, series,
-                   stat, text, top)
+from parts import (GREEN, LOKI, ORANGE, PER_SECOND, RED, YELLOW, all_of, choice, dashboard, data_source, lines, logs, loki, prom,
+                   series, stat, text, top)
 
 WHO = "| user=~`$user` | target=~`$target`"
 FLOWS = '{job="postern", kind="flow", gateway=~"$gateway", verdict=~"$verdict"} ' + WHO
+OPENED = '{job="postern", kind="flow", gateway=~"$gateway", verdict=~"$verdict", verdict="allow"} | state="open" ' + WHO
 DENIED = '{job="postern", kind="flow", gateway=~"$gateway", verdict="deny"} | state="denied" ' + WHO
 CLOSED = '{job="postern", kind="flow", gateway=~"$gateway", verdict="allow"} | state="closed" ' + WHO
 CUTS = "close_reason=~`policy|session|posture|revoked|grant-ended|killed`"
 
-# An open record is one attempt, a denied one stands for `count` of them.
+# An open record is one attempt, a denied one stands for `count` of them. What is structured metadata is not taken from the line,
+# and no query reads a line twice: reading is what a query over many records waits for.
 ATTEMPTS = FLOWS + ' | state=~`open|denied` | json attempts="count" | label_format attempts=`{{or .attempts "1"}}`'
 REFUSALS = DENIED + ' | json attempts="count"'
-# A machine has no user, an address outside of all targets no name: then the device and the address stand for them.
+REFUSED = REFUSALS.replace('verdict="deny"', 'verdict=~"$verdict", verdict="deny"')   # where the verdict's filter counts
+MOVED = CLOSED + ' | json sent="bytes_out", received="bytes_in" | label_format size=`{{add .sent .received}}`'
+SCANS = DENIED + ' |= `"scan":true`'
+# A machine has no user, an address outside of all targets no name: then the device and the address stand for them. (A filter
+# for `.*` keeps what has no user or target.)
 BY_USER = " | label_format who=`{{or .user .device}}`"
 BY_TARGET = ' | json address="dst_address" | label_format where=`{{or .target .address "many addresses"}}`'
 
@@ -35,9 +41,8 @@ def now(expr, legend=""):
     return loki(expr, legend, "instant")
 
 
-def bytes_by(suffix, by):
-    both = [count(f'{CLOSED} | json size="{field}"{suffix}', "$__range", by, "size") for field in ("bytes_out", "bytes_in")]
-    return largest(" + ".join(both))
+def or_none(expr):
+    return f"({expr} or vector(0))"
 
 
 def build():
@@ -53,11 +58,11 @@ def build():
                   'duration_ms="duration_ms", bytes_out="bytes_out", bytes_in="bytes_in"')
     scan = {"time": "Time", "gateway": "Gateway", "user": "User", "device": "Device", "protocol": "Protocol",
             "dst_port": "Port", "dst_ports": "Ports", "deny_reason": "Reason", "attempts": "Attempts"}
-    scan_fields = '| json time="time", protocol="protocol", dst_port="dst_port", dst_ports="dst_ports", attempts="count", scan="scan"'
+    scan_fields = '| json time="time", protocol="protocol", dst_port="dst_port", dst_ports="dst_ports", attempts="count"'
 
     at_a_glance = (None, 4, [
         stat("Attempts", "Attempts to reach a target, allowed and denied, in the time shown.",
-             now(count(ATTEMPTS, "$__range"))),
+             now(or_none(number(OPENED, "$__range")) + " + " + or_none(count(REFUSED, "$__range")))),
         stat("Denied", "Attempts that were refused. Scans count every packet.", now(count(REFUSALS, "$__range")),
              steps=[(None, GREEN), (1, ORANGE)]),
         stat("Users", "Users who attempted anything; a machine counts as its device.",
@@ -67,15 +72,15 @@ def build():
         stat("Cut", "Flows that were ended because something changed: policy, session, posture, revocation, grant, or an admin.",
              now(number(f"{CLOSED} | {CUTS}", "$__range")), steps=[(None, GREEN), (1, YELLOW)]),
         stat("Scans", "Records that stand for attempts of one device at many addresses.",
-             now(number(f'{DENIED} | json scan="scan" | scan="true"', "$__range")), steps=[(None, GREEN), (1, RED)]),
+             now(number(SCANS, "$__range")), steps=[(None, GREEN), (1, RED)]),
     ])
-    rates = ("Rates (all users)", 8, [
+    rates = ("Rates (all users)", 9, [
         series("Allowed by rule", "Flows opened per second, by the rule that allowed them (metric; exact even while Loki lags).",
                [prom('sum by (rule) (rate(postern_flows_total{gateway=~"$gateway", verdict="allow"}[$__rate_interval])) > 0',
-                     "{{rule}}")], "cps", stack=True),
+                     "{{rule}}")], PER_SECOND, stack=True),
         series("Denied by rule", "Attempts refused per second, by the rule that decided; `default` is no rule at all.",
                [prom('sum by (rule) (rate(postern_flows_total{gateway=~"$gateway", verdict="deny"}[$__rate_interval])) > 0',
-                     "{{rule}}")], "cps", stack=True),
+                     "{{rule}}")], PER_SECOND, stack=True, shades=RED),
     ])
     who = ("Who reached what", 9, [
         top("Attempts by user", "Allowed and denied, as the verdict filter says.",
@@ -85,19 +90,19 @@ def build():
         top("Attempts by rule", "The rule that decided; `default` is no rule at all.",
             now(largest(count(ATTEMPTS, "$__range", "rule")), "{{rule}}"), "Rule"),
         series("Attempts by verdict", "From the records, so the user and target filters apply.",
-               [loki(count(ATTEMPTS, "$__auto", "verdict"), "{{verdict}}")], stack=True, bars=True, calcs=("sum",),
-               interval="1m", overrides=[{"matcher": {"id": "byName", "options": name}, "properties": [
+               [loki(number(OPENED, "$__auto", "verdict"), "{{verdict}}"), loki(count(REFUSED, "$__auto", "verdict"), "{{verdict}}")],
+               stack=True, bars=True, calcs=("sum",), interval="1m", overrides=[{"matcher": {"id": "byName", "options": name}, "properties": [
                    {"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}]}
                    for name, colour in (("allow", GREEN), ("deny", RED))]),
         top("Bytes by user", "Both ways, of flows that ended in the time shown.",
-            now(bytes_by(BY_USER, "who"), "{{who}}"), "User", "bytes", "Bytes", width=6, colour=GREEN),
+            now(largest(count(MOVED + BY_USER, "$__range", "who", "size")), "{{who}}"), "User", "bytes", "Bytes", width=6, colour=GREEN),
         top("Bytes by target", "Both ways, of flows that ended in the time shown.",
-            now(bytes_by(BY_TARGET, "where"), "{{where}}"), "Target", "bytes", "Bytes", width=6, colour=GREEN),
+            now(largest(count(MOVED + BY_TARGET, "$__range", "where", "size")), "{{where}}"), "Target", "bytes", "Bytes", width=6, colour=GREEN),
     ])
     denials = ("Denials", 9, [
         series("Denied by reason", "`policy`: no rule allows it. The others: docs/records.md.",
                [loki(count(REFUSALS, "$__auto", "deny_reason"), "{{deny_reason}}")], stack=True, bars=True, calcs=("sum",),
-               interval="1m"),
+               interval="1m", shades=RED, many=True),
         top("Denied by user", "Attempts that were refused.",
             now(largest(count(REFUSALS + BY_USER, "$__range", "who")), "{{who}}"), "User", width=6, colour=RED),
         top("Denied by target", "What was asked for, by name or address.",
@@ -107,16 +112,16 @@ def build():
     ])
     ends = ("How flows end", 9, [
         series("Close reasons", "Flows that ended, by reason.", [loki(number(CLOSED, "$__auto", "close_reason"), "{{close_reason}}")],
-               stack=True, bars=True, calcs=("sum",), interval="1m"),
+               stack=True, bars=True, calcs=("sum",), interval="1m", many=True),
         series("Cuts", "Flows that were ended because their facts changed: by policy, session, posture, revocation, grant or an admin.",
                [loki(number(f"{CLOSED} | {CUTS}", "$__auto", "close_reason"), "{{close_reason}}")], stack=True, bars=True,
-               calcs=("sum",), interval="1m"),
+               calcs=("sum",), interval="1m", shades=ORANGE),
         lines("Last cuts", "The newest 200 flows that were cut, and the condition that no longer holds.",
               f"{CLOSED} | {CUTS} {end_fields}", end, {"duration_ms": "ms", "bytes_out": "bytes", "bytes_in": "bytes"}),
     ])
-    scans = ("Scans", 8, [
+    scans = ("Scans", 9, [
         lines("Scans", "One record stands for many addresses; its ports are the first 16.",
-              f'{DENIED} {scan_fields} | scan="true"', scan, {"attempts": "short"}),
+              f"{SCANS} {scan_fields}", scan, {"attempts": "short"}),
     ])
     records = ("Records", 10, [
         logs("Records", "The lines as they are on disk; expand one for its fields.", FLOWS),

@@ -1,6 +1,7 @@
 """Is the gateway well: from its metrics (Prometheus)."""
 
-from parts import GREEN, ORANGE, PROMETHEUS, RED, YELLOW, all_of, dashboard, data_source, prom, series, stat, states
+from parts import (GREEN, LINES, ORANGE, PACKETS, PER_SECOND, PROMETHEUS, RED, YELLOW, all_of, dashboard, data_source, prom, series,
+                   stat, states)
 
 OF = 'gateway=~"$gateway"'
 
@@ -51,26 +52,27 @@ def build():
              defaults=yes_no("loaded", "refused")),
         stat("Flow log", "Whether records can be written.", prom(f'min({value("postern_log_writable")})'), "none", 3, ONE_IS_GOOD,
              defaults=yes_no("writable", "failing")),
-        stat("Records lost", "In the time shown. Anything but 0 is an alert.", prom(grown("postern_records_lost_total")), width=3,
+        stat("Records lost", "In the time shown, in crashes as well. Anything but 0 is an alert.",
+             prom(f'{grown("postern_records_lost_total")} + {grown("postern_records_lost_in_crashes_total")}'), width=3,
              steps=ZERO_IS_GOOD, defaults={"decimals": 0}),
         stat("Slowest exporter", "Age of the oldest record that the slowest exporter has not delivered.",
              prom(f'max({value("postern_export_lag_seconds")})'), "s", 3, [(None, GREEN), (60, YELLOW), (300, RED)]),
     ])
-    traffic = ("Devices and traffic", 8, [
+    traffic = ("Devices and traffic", 9, [
         series("Devices", "Enrolled, and those with an established session.",
                [prom(total("postern_devices"), "enrolled"), prom(total("postern_devices_connected"), "connected")], width=8,
                calcs=("lastNotNull", "max")),
         series("Throughput", "Inner bytes forwarded, as bits per second.",
                [prom(f'8 * {rate("postern_bytes_total", by="direction")}', "{{direction}}")], "bps", 8),
-        series("Packets", "Inner packets forwarded.", both("postern_packets_total"), "pps", 8),
+        series("Packets", "Inner packets forwarded.", both("postern_packets_total"), PACKETS, 8),
         series("Packets dropped by reason", "Packets that went no further; the reasons: docs/observability.md.",
-               [prom(f'{rate("postern_packets_dropped_total", by="reason")} > 0', "{{reason}}")], "pps", 12, stack=True),
+               [prom(f'{rate("postern_packets_dropped_total", by="reason")} > 0', "{{reason}}")], PACKETS, 12, stack=True, many=True),
         series("Handshakes by outcome", "`cookie` and `handed` without `established` is a flood; `gave-up` is a device that went silent.",
-               [prom(rate("postern_handshakes_total", by="outcome"), "{{outcome}}")], "cps", 12),
+               [prom(rate("postern_handshakes_total", by="outcome"), "{{outcome}}")], PER_SECOND, 12, many=True),
     ])
-    verdicts = ("Verdicts", 8, [
+    verdicts = ("Verdicts", 9, [
         series("Attempts", "Flows allowed and attempts denied per second.",
-               [prom(rate("postern_flows_total", by="verdict"), "{{verdict}}")], "cps", 8),
+               [prom(rate("postern_flows_total", by="verdict"), "{{verdict}}")], PER_SECOND, 8),
         series("Live flows", "All, and those whose target has not answered.",
                [prom(total("postern_flows_open"), "open"), prom(total("postern_flows_half_open"), "half-open")], width=8,
                calcs=("lastNotNull", "max")),
@@ -79,7 +81,7 @@ def build():
                [prom(f'sum by (rule) (increase({value("postern_shadow_verdicts_total")}[$__rate_interval])) or vector(0)',
                      "shadow {{rule}}"),
                 prom(f'{grown("postern_break_glass_total", window="$__rate_interval")} or vector(0)', "break-glass")],
-               width=8, calcs=("sum",), defaults={"decimals": 0}),
+               width=8, calcs=("sum",), defaults={"decimals": 0}, expected=1),
         series("Time to a verdict", "How long it takes to judge a new flow.",
                [prom(quantile(q, "postern_verdict_seconds"), f"p{q * 100:g}") for q in (0.5, 0.99)], "s", 8),
         series("From change to cut", "From a change of the facts to the end of each flow that they no longer allow. The promise is 1 s; "
@@ -92,9 +94,9 @@ def build():
         stat("Policy in force for", "Since the youngest policy was put in force.",
              prom(f'time() - max({value("postern_policy_loaded_timestamp_seconds")})'), "s", 3),
     ])
-    log = ("Flow log", 8, [
+    log = ("Flow log", 9, [
         series("Records", "Made by the workers, written to the log, lost.",
-               [prom(rate(f"postern_records_{what}_total"), what) for what in ("made", "written", "lost")], "wps", 8),
+               [prom(rate(f"postern_records_{what}_total"), what) for what in ("made", "written", "lost")], LINES, 8),
         series("Attempts not yet written", "Attempts whose record waits, by where. The rest of seen = written + lost + waiting is `unaccounted`: "
                "0, but for what happens during the scrape.",
                [prom(f'sum by (where) ({value("postern_flows_waiting")})', "{{where}}"),
@@ -108,7 +110,7 @@ def build():
                [prom(quantile(q, "postern_log_sync_seconds"), f"p{q * 100:g}") for q in (0.5, 0.99)], "s", 6, calcs=()),
         series("Egress in records", "Opening and closing records that say what the target saw as the source, and those that do not; without it a "
                "target's own log joins to nobody.",
-               [prom(rate("postern_egress_total", by="result"), "{{result}}")], "wps", 5, calcs=()),
+               [prom(rate("postern_egress_total", by="result"), "{{result}}")], LINES, 5, calcs=()),
         series("Size on disk", "Of all segments.", [prom(total("postern_log_bytes"), "bytes")], "bytes", 4, calcs=()),
         stat("Segments", "Files of the spool.", prom(total("postern_log_segments"), "segments"), width=3),
         stat("Reaches back", "Age of the oldest record on disk.",
@@ -118,7 +120,7 @@ def build():
              prom(f'{grown("postern_log_removed_unacknowledged_total")} + {grown("postern_log_repaired_bytes_total")}'), width=3,
              steps=ZERO_IS_GOOD, defaults={"decimals": 0}),
     ])
-    export = ("Exporters", 8, [
+    export = ("Exporters", 9, [
         states("Exporters", "Whether the last delivery worked.",
                prom(f'min by (exporter) ({value("postern_export_up")})', "{{exporter}}"), 6, {0: ("failing", RED), 1: ("up", GREEN)}),
         series("Lag", "Records written that are not delivered.",
@@ -128,33 +130,34 @@ def build():
                [prom(f'max by (exporter) ({value("postern_export_lag_seconds")})', "{{exporter}}")], "s", 9,
                calcs=("lastNotNull", "max"), steps=[(None, GREEN), (300, RED)]),
         series("Delivered", "Records acknowledged per second.",
-               [prom(rate("postern_export_acknowledged_total", by="exporter"), "{{exporter}}")], "wps", 8),
+               [prom(rate("postern_export_acknowledged_total", by="exporter"), "{{exporter}}")], LINES, 8),
         series("Retries", "Deliveries that had to be repeated.",
-               [prom(rate("postern_export_retries_total", by="exporter"), "{{exporter}}")], "cps", 8),
+               [prom(rate("postern_export_retries_total", by="exporter"), "{{exporter}}")], PER_SECOND, 8),
         series("Parked and missed", "Since the start. Parked: records that a server refused for ever; they are in parked-NAME.jsonl. Missed: "
                "records that were removed for space before they could be delivered.",
                [prom(f'sum by (exporter) ({value(f"postern_export_{what}_total")})', f"{{{{exporter}}}} {what}")
-                for what in ("parked", "missed")], width=8, calcs=("lastNotNull", "max")),
+                for what in ("parked", "missed")], width=8, calcs=("lastNotNull", "max"), many=True, expected=1),
     ])
-    resources = ("Resources", 8, [
+    resources = ("Resources", 9, [
         series("Queues and tables", "How full each bounded one is.",
                [prom(f'max by (queue) ({value("postern_queue_depth")} / {value("postern_queue_capacity")})', "{{queue}}")],
-               "percentunit", 8, calcs=("lastNotNull", "max"), defaults={"max": 1}, steps=[(None, GREEN), (0.8, RED)]),
+               "percentunit", 12, calcs=("lastNotNull", "max"), defaults={"max": 1, "decimals": 1}, many=True,
+               steps=[(None, GREEN), (0.8, RED)]),
         series("Hints displaced", "Flows whose record says nothing of their first bytes: too many began at once.",
-               [prom(rate("postern_hints_displaced_total"), "displaced")], "cps", 4, calcs=()),
+               [prom(rate("postern_hints_displaced_total"), "displaced")], PER_SECOND, 4, calcs=(), expected=1),
         states("Offloads", "Whether packets go together in each half. Off by itself is the kernel's refusal.",
-               prom(f'min by (half) ({value("postern_offload")})', "{{half}}"), 6, {0: ("off", ORANGE), 1: ("on", GREEN)}),
+               prom(f'min by (half) ({value("postern_offload")})', "{{half}}"), 4, {0: ("off", ORANGE), 1: ("on", GREEN)}),
         series("Offload fallbacks", "Refusals by the kernel of packets together, which then went one by one.",
-               [prom(rate("postern_offload_fallbacks_total", by="half"), "{{half}}")], "cps", 6, calcs=()),
+               [prom(rate("postern_offload_fallbacks_total", by="half"), "{{half}}")], PER_SECOND, 4, calcs=(), expected=1),
         series("Memory", "Resident memory of the process.",
                [prom(f'process_resident_memory_bytes{{job="postern", {OF}}}', "{{instance}}")], "bytes", 6,
                calcs=()),
         series("Processor", "Cores in use.", [prom(f'rate(process_cpu_seconds_total{{job="postern", {OF}}}[$__rate_interval])',
                                                    "{{instance}}")], "short", 6, calcs=()),
         series("Packets by worker", "One line far above the others is a device that outgrows its worker.",
-               [prom(rate("postern_worker_packets_total", by="worker"), "worker {{worker}}")], "pps", 4, calcs=()),
+               [prom(rate("postern_worker_packets_total", by="worker"), "worker {{worker}}")], PACKETS, 4, calcs=()),
         series("Turns by worker", "How often each worker looked for work; many turns with few packets each is the cost of small loads.",
-               [prom(rate("postern_worker_turns_total", by="worker"), "worker {{worker}}")], "ops", 4, calcs=()),
+               [prom(rate("postern_worker_turns_total", by="worker"), "worker {{worker}}")], PER_SECOND, 4, calcs=()),
         series("Devices by worker", "Devices that may connect, by the worker that serves them.",
                [prom(f'sum by (worker) ({value("postern_worker_devices")})', "worker {{worker}}")], width=4,
                calcs=()),

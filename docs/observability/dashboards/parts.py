@@ -5,6 +5,8 @@ import json
 PROMETHEUS = {"type": "prometheus", "uid": "${prometheus}"}
 LOKI = {"type": "loki", "uid": "${loki}"}
 RED, ORANGE, YELLOW, GREEN, BLUE = "red", "orange", "yellow", "green", "blue"
+# Counts per second; Grafana's own `pps` says 0.06 as 60 mp/s.
+PER_SECOND, PACKETS, LINES = "count:/s", "count:p/s", "count:lines/s"
 
 
 # --- Queries: a list of them is what a panel shows.
@@ -40,14 +42,21 @@ def stat(title, description, query, unit="short", width=4, steps=None, **more):
 
 
 def series(title, description, queries, unit="short", width=12, stack=False, bars=False, calcs=("mean", "max"), **more):
-    """Values over time."""
+    """Values over time. `many`: more lines than a legend below has rows for. `shades` of one colour: all are bad. `expected`: what the
+    axis shows at least."""
     custom = {"drawStyle": "bars" if bars else "line", "lineWidth": 1, "fillOpacity": 70 if bars else 12, "showPoints": "never",
               "stacking": {"mode": "normal" if stack else "none", "group": "A"}}
+    if expected := more.pop("expected", None):
+        custom["axisSoftMax"] = expected
     if more.get("steps"):
         custom["thresholdsStyle"] = {"mode": "line"}
-    defaults = {"custom": custom, "min": 0, "color": {"mode": "palette-classic"}, **more.pop("defaults", {})}
-    options = {"legend": {"calcs": list(calcs), "displayMode": "table" if width >= 8 else "list", "placement": "bottom",
-                          "showLegend": True},
+    if shades := more.pop("shades", None):
+        colours = {"mode": "shades", "fixedColor": shades}
+    else:
+        colours = {"mode": "palette-classic"}
+    defaults = {"custom": custom, "min": 0, "color": colours, **more.pop("defaults", {})}
+    options = {"legend": {"calcs": list(calcs), "displayMode": "table" if width >= 8 else "list",
+                          "placement": "right" if more.pop("many", False) else "bottom", "showLegend": True},
                "tooltip": {"mode": "multi", "sort": "desc"}}
     return panel("timeseries", title, description, queries, unit, width, defaults=defaults, options=options, **more)
 
@@ -77,13 +86,15 @@ def top(title, description, query, what, unit="short", value="Attempts", width=8
 
 def lines(title, description, expr, columns, units=None, width=24):
     """A table of records, newest first. `columns`: label to heading; the labels are those that `expr` leaves."""
-    widths = {"time": 185, "gateway": 100, "user": 170, "device": 130, "target": 120, "dst_address": 130, "dst_port": 65,
-              "protocol": 80, "rule": 160, "close_reason": 100, "deny_reason": 120, "duration_ms": 90, "bytes_out": 90,
-              "bytes_in": 100, "attempts": 90}
+    widths = {"time": 165, "gateway": 80, "user": 165, "device": 120, "target": 110, "dst_address": 125, "dst_port": 65,
+              "protocol": 80, "rule": 150, "close_reason": 90, "deny_reason": 110, "nearest_rule": 190, "duration_ms": 80, "bytes_out": 90,
+              "bytes_in": 105, "attempts": 90}
     overrides = [{"matcher": {"id": "byName", "options": columns[label]},
                   "properties": [{"id": "custom.width", "value": wide}]} for label, wide in widths.items() if label in columns]
     overrides += [{"matcher": {"id": "byName", "options": columns[label]}, "properties": [{"id": "unit", "value": unit}]}
-                  for label, unit in (units or {}).items()]
+                  for label, unit in {"time": "time:YYYY-MM-DD HH:mm:ss", **(units or {})}.items()]
+    overrides += [{"matcher": {"id": "byName", "options": columns[label]}, "properties": [{"id": "custom.inspect", "value": True}]}
+                  for label in ("failed_condition",) if label in columns]
     numbers = [{"targetField": label, "destinationType": "number"} for label in (units or {})]
     return panel("table", title, description, [{**loki(expr), "maxLines": 200}], "none", width, overrides=overrides,
                  options={"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": columns["time"], "desc": True}]},
