@@ -58,6 +58,8 @@ pub struct Spool<S: Storage = Disk> {
     torn: bool,
     /// A sync failed: what was written since the last one may be gone.
     doubtful: bool,
+    /// The active segment was created, and the folder was not synced since.
+    unnamed: bool,
     oldest_ms: Option<u64>,
 }
 
@@ -248,6 +250,10 @@ impl<S: Storage> Spool<S> {
         if self.synced == self.head.n && !self.doubtful {
             return Ok(());
         }
+        if self.unnamed {
+            self.storage.sync_folder()?;
+            self.unnamed = false;
+        }
         if self.doubtful {
             write_all(&self.active, &self.kept[..self.written], self.synced_to)?;
         }
@@ -300,9 +306,10 @@ impl<S: Storage> Spool<S> {
             self.torn = false;
         }
         let first = self.head.n + 1;
-        let file = self.storage.create(&name(first))?;
-        self.storage.sync_folder()?;
-        self.active = file;
+        // From here on it is the active one, whatever fails next: a line in the segment before
+        // could not be told from one in this one.
+        self.active = self.storage.create(&name(first))?;
+        self.unnamed = true;
         self.synced_to = 0;
         self.segments.push_back(Segment { first, len: 0 });
         Ok(())

@@ -349,6 +349,36 @@ fn a_crash_between_two_segments_is_nothing() {
 }
 
 #[test]
+fn a_segment_that_was_begun_is_gone_on_with() {
+    for call in 0..6 {
+        let disk = SimDisk::new();
+        let (mut spool, _) = open(&disk);
+        for i in 1..=4 {
+            spool.stage(&body(i)).unwrap();
+            spool.commit().unwrap();
+        }
+        // Too much for this segment; what is written in its place is not.
+        for i in 5..=8 {
+            spool.stage(&body(i)).unwrap();
+        }
+        disk.fail(disk.calls() + call, u64::MAX, Fail::With(io::ErrorKind::Other));
+        let _ = spool.commit().and_then(|()| spool.sync());
+        disk.heal();
+        spool.drop_staged();
+        let last = spool.head().n + 1;
+        spool.stage(&body(last)).unwrap();
+        spool.commit().unwrap();
+        spool.sync().unwrap();
+        for disk in [disk.power_cut(0), disk] {
+            let (spool, found) = open(&disk);
+            assert_eq!((spool.head().n, found.damaged), (last, None), "call {call}");
+            assert_eq!(said(&disk), (1..=last).collect::<Vec<_>>());
+            verified(&disk).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_disk_that_cannot_be_used_says_why() {
     for (kind, advice) in [
         (io::ErrorKind::StorageFull, "make room"),

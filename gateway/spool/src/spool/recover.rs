@@ -151,6 +151,7 @@ pub(super) fn open<S: Storage>(
         synced: head.n,
         torn: false,
         doubtful: false,
+        unnamed: false,
         oldest_ms: None,
     };
     spool.oldest_ms = spool.time_of_oldest();
