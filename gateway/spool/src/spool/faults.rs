@@ -319,6 +319,23 @@ fn damage_before_whole_lines_is_stated_and_stays_for_verify() {
 }
 
 #[test]
+fn a_whole_line_is_never_cut_off() {
+    let (disk, good, ends) = twenty();
+    for line in [1, 5, 20] {
+        let again = &good[ends[line - 1]..ends[line]];
+        let bytes = [&good[..], again].concat();
+        disk.put(&crate::segment::name(1), &bytes);
+        let disk = disk.power_cut(0);
+        let (spool, found) = open(&disk);
+        assert_eq!((spool.head().n, found.cut), (20, None));
+        let damage = found.damaged.map(|damage| damage.offset);
+        assert_eq!(damage, Some(ends[20] as u64));
+        assert_eq!(disk.files()[&crate::segment::name(1)], bytes);
+        assert!(verified(&disk).is_err());
+    }
+}
+
+#[test]
 fn lines_of_another_spool_are_refused_not_cut() {
     let (disk, good, ends) = twenty();
     disk.put(&crate::segment::name(500), &good[..ends[3]]);
@@ -361,7 +378,11 @@ fn a_segment_that_was_begun_is_gone_on_with() {
         for i in 5..=8 {
             spool.stage(&body(i)).unwrap();
         }
-        disk.fail(disk.calls() + call, u64::MAX, Fail::With(io::ErrorKind::Other));
+        disk.fail(
+            disk.calls() + call,
+            u64::MAX,
+            Fail::With(io::ErrorKind::Other),
+        );
         let _ = spool.commit().and_then(|()| spool.sync());
         disk.heal();
         spool.drop_staged();

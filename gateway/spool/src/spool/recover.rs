@@ -59,6 +59,8 @@ struct Scan {
     good_to: u64,
     /// The last whole line, of the chain or after it.
     last: Option<(Head, Vec<u8>)>,
+    /// A whole line lies behind the end of that chain.
+    stray: bool,
     /// The number of a line that cannot be in this segment.
     foreign: Option<u64>,
 }
@@ -85,7 +87,8 @@ pub(super) fn open<S: Storage>(
     let good_n = scan.good.map_or(before, |good| good.n);
     let broken = scan.good_to < len;
     let mut last = scan.last;
-    if broken && last.as_ref().is_some_and(|(last, _)| last.n > good_n) {
+    let later = last.as_ref().is_some_and(|(last, _)| last.n > good_n);
+    if broken && (later || scan.stray && scan.foreign.is_none()) {
         found.damaged = Some(Damage {
             segment: first,
             offset: scan.good_to,
@@ -182,6 +185,7 @@ fn scan<F: ReadAt>(file: &F, first: u64, len: u64) -> io::Result<Scan> {
         good: None,
         good_to: 0,
         last: None,
+        stray: false,
         foreign: None,
     };
     let mut broken = false;
@@ -200,6 +204,7 @@ fn scan<F: ReadAt>(file: &F, first: u64, len: u64) -> io::Result<Scan> {
             None => line.n == first,
         };
         broken |= !follows;
+        scan.stray |= broken;
         let after = scan.last.as_ref().map_or(first - 1, |(last, _)| last.n);
         if line.n > after && line.n <= highest {
             let head = line.head();
