@@ -4,7 +4,7 @@
 //! reads only up to what is synced never sees a line that a power cut could take back.
 
 use crate::line::{Line, MAX_LINE};
-use crate::segment::{name, segments};
+use crate::segment::segments;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -19,6 +19,10 @@ pub struct Reader {
     dir: PathBuf,
     next: u64,
     file: Option<File>,
+    /// The number in the name of `file`.
+    first: u64,
+    /// No line of `file` was given out yet, and lines before the next one may come first.
+    seeking: bool,
     /// Where in the file `buffer` begins.
     offset: u64,
     buffer: Vec<u8>,
@@ -68,6 +72,8 @@ impl Reader {
             dir: dir.to_owned(),
             next: next.max(1),
             file: None,
+            first: 0,
+            seeking: false,
             offset: 0,
             buffer: Vec::new(),
             used: 0,
@@ -98,12 +104,14 @@ impl Reader {
         lines: &mut Lines,
     ) -> Result<(), ReadError> {
         lines.clear();
+        // The first fault while seeking: it counts only if the next line does not come.
+        let mut doubt = None;
         while self.next <= upto && lines.len() < max_lines {
             if self.next > self.until {
                 self.forget();
             }
             let Some(end) = self.whole_line(upto).or_else(|error| after(lines, error))? else {
-                break;
+                return doubt.map_or(Ok(()), |what: String| Err(self.damaged(&what)));
             };
             let bytes = &self.buffer[self.used..end];
             let line = match Line::parse(bytes) {
@@ -117,6 +125,11 @@ impl Reader {
                     let what = format!("line {} stands in its place", line.n);
                     return after(lines, self.damaged(&what)).map(|_: Option<()>| ());
                 }
+                Err(fault) if self.seeking => {
+                    doubt.get_or_insert_with(|| fault.to_string());
+                    self.used = end + 1;
+                    continue;
+                }
                 Err(fault) => {
                     return after(lines, self.damaged(&fault.to_string())).map(|_: Option<()>| ());
                 }
@@ -125,6 +138,8 @@ impl Reader {
                 break;
             }
             lines.push(line.bytes);
+            doubt = None;
+            self.seeking = false;
             self.next += 1;
             self.used = end + 1;
         }
@@ -144,12 +159,17 @@ impl Reader {
                         && line.n >= self.next
                     {
                         self.next = line.n;
+                        self.seeking = false;
                         self.until = 0;
                         return Ok(Some(line.n));
                     }
                     self.used = end + 1;
                 }
                 Ok(None) => return Ok(None),
+                // No end of a line as far as was read: on to where there is one.
+                Err(ReadError::Damaged { .. }) if self.buffer.len() - self.used >= MAX_LINE => {
+                    self.used = self.buffer.len();
+                }
                 Err(ReadError::Damaged { .. }) => {
                     let later = segments(&self.dir)?
                         .into_iter()
@@ -221,40 +241,28 @@ impl Reader {
             self.enter()?;
             return Ok(self.file.is_some());
         }
-        let here = self.dir.join(name(self.next));
-        let next = match File::open(&here) {
-            Ok(next) => Some(next),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
-        let all = match next {
-            Some(_) => Vec::new(),
-            None => segments(&self.dir)?,
-        };
-        let later = match next {
-            Some(_) => Some(self.next),
-            None => all.iter().map(|s| s.first).find(|first| *first > self.next),
-        };
-        let Some(later) = later else {
+        let all = segments(&self.dir)?;
+        let mut later = all.iter().map(|segment| segment.first);
+        let Some(later) = later.find(|first| *first > self.first) else {
             return Ok(false);
         };
         // The file was finished before the next one began; so now all of it can be seen.
         if self.fill(upto)? {
             return Ok(true);
         }
-        match next {
-            // The segment that is being read has no line yet.
-            Some(_) if self.offset == 0 && self.buffer.is_empty() => Ok(false),
-            Some(next) if self.buffer.is_empty() => {
-                self.start(next);
-                Ok(true)
-            }
-            None if all.first().is_some_and(|oldest| oldest.first == later) => {
-                Err(ReadError::Removed { oldest: later })
-            }
-            Some(_) => Err(self.damaged("a part of a line")),
-            None => Err(self.damaged(&format!("the log goes on with line {later}"))),
+        let whole = self.buffer.is_empty();
+        if whole && later <= self.next {
+            self.enter()?;
+            return Ok(true);
         }
+        if later > self.next && all.first().is_some_and(|oldest| oldest.first == later) {
+            return Err(ReadError::Removed { oldest: later });
+        }
+        Err(if whole {
+            self.damaged(&format!("the log goes on with line {later}"))
+        } else {
+            self.damaged("a part of a line")
+        })
     }
 
     /// Opens the segment that holds, or will hold, the next line.
@@ -270,7 +278,7 @@ impl Reader {
         };
         match File::open(&segment.path) {
             Ok(file) => {
-                self.start(file);
+                self.start(file, segment.first);
                 Ok(())
             }
             // Removed since it was listed: what follows is the oldest now.
@@ -285,8 +293,10 @@ impl Reader {
         }
     }
 
-    fn start(&mut self, file: File) {
+    fn start(&mut self, file: File, first: u64) {
         self.file = Some(file);
+        self.first = first;
+        self.seeking = self.next > first;
         self.offset = 0;
         self.buffer.clear();
         self.used = 0;

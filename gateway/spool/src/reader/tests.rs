@@ -1,5 +1,6 @@
 use super::*;
 use crate::scratch::Scratch;
+use crate::segment::name;
 use crate::spool::{Settings, Spool};
 use crate::storage::Disk;
 use std::fs;
@@ -173,6 +174,74 @@ fn damage_is_named_once_and_can_be_skipped() {
         .filter(|n| *n != second && !(third..fourth).contains(n))
         .collect();
     assert_eq!(seen, wanted);
+}
+
+#[test]
+fn damage_before_the_next_line_is_not_its_own() {
+    let scratch = Scratch::new();
+    let mut spool = open(scratch.path());
+    write(&mut spool, 50);
+    let second = &segments(scratch.path()).unwrap()[1];
+    let mut bytes = fs::read(&second.path).unwrap();
+    let end = bytes.iter().position(|b| *b == b'\n').unwrap();
+    bytes[end + 4] ^= 1;
+    fs::write(&second.path, bytes).unwrap();
+    let mut reader = Reader::open(scratch.path(), second.first + 2).unwrap();
+    let seen = next(&mut reader, u64::MAX).unwrap();
+    assert_eq!(seen, (second.first + 2..=50).collect::<Vec<_>>());
+    let mut reader = Reader::open(scratch.path(), second.first + 1).unwrap();
+    let error = next(&mut reader, u64::MAX).unwrap_err();
+    assert!(
+        matches!(error, ReadError::Damaged { n, .. } if n == second.first + 1),
+        "{error}"
+    );
+    assert_eq!(reader.skip().unwrap(), Some(second.first + 2));
+}
+
+#[test]
+fn garbage_without_an_end_costs_one_line() {
+    let scratch = Scratch::new();
+    let mut spool = open(scratch.path());
+    write(&mut spool, 10);
+    let path = scratch.path().join(name(1));
+    let good = fs::read(&path).unwrap();
+    let mut ends = (0..good.len()).filter(|at| good[*at] == b'\n');
+    let five = ends.nth(4).unwrap() + 1;
+    let bytes = [&good[..five], &vec![0; 600_000][..], &good[five..]].concat();
+    fs::write(&path, bytes).unwrap();
+    let mut reader = Reader::open(scratch.path(), 1).unwrap();
+    assert_eq!(next(&mut reader, 10).unwrap(), [1, 2, 3, 4, 5]);
+    assert!(next(&mut reader, 10).is_err());
+    assert_eq!(reader.skip().unwrap(), Some(7));
+    assert_eq!(next(&mut reader, 10).unwrap(), [7, 8, 9, 10]);
+}
+
+#[test]
+fn an_empty_segment_in_the_middle_is_damage() {
+    let scratch = Scratch::new();
+    let mut spool = open(scratch.path());
+    write(&mut spool, 50);
+    let all = segments(scratch.path()).unwrap();
+    fs::write(&all[1].path, b"").unwrap();
+    let mut reader = Reader::open(scratch.path(), all[1].first).unwrap();
+    let error = next(&mut reader, 50).unwrap_err();
+    assert!(
+        matches!(error, ReadError::Damaged { n, .. } if n == all[1].first),
+        "{error}"
+    );
+    assert_eq!(reader.skip().unwrap(), Some(all[2].first));
+}
+
+#[test]
+fn half_a_first_line_is_not_there_yet() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join(name(1));
+    fs::write(&path, b"{\"i\":1,\"n").unwrap();
+    let mut reader = Reader::open(scratch.path(), 1).unwrap();
+    assert_eq!(next(&mut reader, u64::MAX).unwrap(), [0; 0]);
+    let mut spool = open(scratch.path());
+    write(&mut spool, 1);
+    assert_eq!(next(&mut reader, u64::MAX).unwrap(), [1]);
 }
 
 #[test]
