@@ -169,11 +169,15 @@ fn walk(
     let mut walk = Walk::new(chain, anchor, progress);
     for (i, segment) in files.iter().enumerate() {
         match walk.file(&segment.path, Some(segment), i + 1 == files.len()) {
-            // Retention took it since it was listed.
+            // Retention took it, and all before it, since they were listed.
             Err(VerifyError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && walk.chain.lines() == 0 =>
+                if source.kind() == io::ErrorKind::NotFound
+                    && files[..i].iter().all(|older| !older.path.exists()) =>
             {
                 walk.chain = Chain::of_spool(files.get(i + 1).map(|next| next.first));
+                walk.losses = Losses::default();
+                walk.files.clear();
+                walk.last = Place::default();
             }
             other => other?,
         }

@@ -72,9 +72,6 @@ impl Chain {
             Some(first) if line.n < first => return Err(What::Misnamed),
             _ => {}
         }
-        if line.n == 0 {
-            return Err(What::NotALine);
-        }
         if line.n == 1 && line.prev != Hash::ZERO {
             return Err(What::Changed);
         }

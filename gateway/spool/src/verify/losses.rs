@@ -33,6 +33,8 @@ struct Worker {
     /// The last record.
     seq: u64,
     missing: u64,
+    /// Those of them whose explanation may lie before the first line.
+    excused: u64,
     /// The sum of all `lost` lines.
     lost: u64,
     /// What the line that sums up the run says.
@@ -175,7 +177,13 @@ impl Losses {
         let complete = whole || known && worker.seq > 0;
         worker.seq = seq;
         if complete && gap.from <= gap.to {
-            worker.missing = worker.missing.saturating_add(gap.to - gap.from + 1);
+            let length = gap.to - gap.from + 1;
+            worker.missing = worker.missing.saturating_add(length);
+            // A loss is stated as soon as it happens, before what waits in the gateway is written:
+            // retention may have taken that line, and not the gap.
+            if !whole && place.file == 0 {
+                worker.excused = worker.excused.saturating_add(length);
+            }
             if !full || worker.gaps.is_empty() {
                 worker.gaps.push(gap);
                 self.gaps += 1;
@@ -227,10 +235,10 @@ impl Worker {
     }
 
     fn first_unstated(&self) -> Option<Gap> {
-        if self.missing <= self.stated() {
+        let mut stated = self.stated().saturating_add(self.excused);
+        if self.missing <= stated {
             return None;
         }
-        let mut stated = self.stated();
         let unexplained = self.gaps.iter().find(|gap| {
             let length = gap.to - gap.from + 1;
             let explained = length <= stated;

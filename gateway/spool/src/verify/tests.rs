@@ -173,7 +173,18 @@ fn retention_may_take_the_oldest_segment_at_this_moment() {
         len: 0,
     });
     assert_eq!(walk(&files, None, &mut |_| {}).unwrap().first_n, 8);
+    // It, and the one after it, while it is read.
+    for (segment, first) in lines.chunks(7).zip([1, 8, 15]) {
+        std::fs::write(path(first), segment.concat()).unwrap();
+    }
+    let mut meanwhile = |_| {
+        for first in [1, 8] {
+            let _ = std::fs::remove_file(path(first));
+        }
+    };
+    assert_eq!(walk(&files, None, &mut meanwhile).unwrap().first_n, 15);
     // In the middle it is no retention.
+    std::fs::write(path(8), lines[7..14].concat()).unwrap();
     let files = [8, 9, 15].map(|first| SegmentFile {
         first,
         path: path(first),
@@ -279,6 +290,35 @@ fn a_missing_record_must_be_stated() {
     let fault = verdict(&[record(1), record(2), record(2)]).unwrap_err();
     assert!(
         matches!(fault.what, What::Repeated { seq: 2, .. }),
+        "{fault}"
+    );
+}
+
+#[test]
+fn retention_may_take_the_line_that_states_a_loss_before_the_gap() {
+    let record = |seq: u64| format!(r#"{{"kind":"flow",{RUN},"worker":1,"seq":{seq}}}"#);
+    let log = |event: &str| format!(r#"{{"kind":"log",{RUN},{event}}}"#);
+    let lines = chain(&[
+        log(r#""event":"started","workers":2"#),
+        record(1),
+        log(r#""event":"lost","worker":1,"count":3"#),
+        record(2),
+        record(6),
+        record(7),
+        record(9),
+    ]);
+    let scratch = Scratch::new();
+    let write = |first: u64, lines: &[Vec<u8>]| {
+        std::fs::write(scratch.path().join(name(first)), lines.concat()).unwrap();
+    };
+    write(4, &lines[3..6]);
+    let verified = judge_folder(scratch.path(), None).unwrap();
+    assert_eq!((verified.first_n, verified.unstated_losses), (4, 3));
+    // Later on a gap is a gap.
+    write(7, &lines[6..]);
+    let fault = judge_folder(scratch.path(), None).unwrap_err();
+    assert!(
+        matches!(fault.what, What::Unstated { from: 8, to: 8, .. }),
         "{fault}"
     );
 }
