@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file with the lines.
@@ -118,19 +119,26 @@ pub fn export(
         let file = file.to_owned();
         move |source| ProofError::File { file, source }
     };
-    fs::create_dir(out).map_err(at(out))?;
+    // As in the spool: who did what is not for everybody.
+    fs::DirBuilder::new()
+        .mode(0o750)
+        .create(out)
+        .map_err(at(out))?;
     let records = out.join(RECORDS);
-    let mut file = File::create_new(&records).map_err(at(&records))?;
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .open(&records)
+        .map_err(at(&records))?;
     let mut reader = Reader::open(dir, first_n)?;
     let mut lines = Lines::default();
     let mut sha256 = Sha256::new();
-    let mut gateway = None;
     while reader.next_n() <= last_n {
         reader.read(last_n, usize::MAX, BLOCK, &mut lines)?;
         if lines.is_empty() {
             break;
         }
-        gateway = gateway.or_else(|| gateway_of(lines.iter().next()?.bytes));
         sha256.update(lines.bytes());
         file.write_all(lines.bytes()).map_err(at(&records))?;
     }
@@ -138,7 +146,7 @@ pub fn export(
     let verified = verify::file(&records, None, &mut |_| {})?;
     let proof = Proof {
         proof: 1,
-        gateway,
+        gateway: gateway_of(&records).map_err(at(&records))?,
         since: rfc3339(since),
         until: rfc3339(until),
         first_n,
@@ -185,6 +193,9 @@ pub fn verify(
     let records = dir.join(RECORDS);
     let verified = verify::file(&records, anchor, progress)?;
     same(&proof, &verified)?;
+    let gateway = gateway_of(&records).map_err(at(records.clone()))?;
+    let name = |gateway: &Option<String>| gateway.clone().unwrap_or_default();
+    check("gateway", &name(&proof.gateway), &name(&gateway))?;
     let sha256 = sha256_of(&records).map_err(at(records))?;
     check("sha256", &proof.sha256, &sha256)?;
     Ok((proof, verified))
@@ -236,11 +247,16 @@ fn range(all: &[SegmentFile], since: u64, until: u64) -> io::Result<Option<(u64,
         if Index::load(segment).is_some_and(elsewhere) {
             continue;
         }
-        each_line(segment, |line| {
+        let read = each_line(segment, |line| {
             if time_of(line.bytes).is_some_and(|time| (since..until).contains(&time)) {
                 found = Some((found.map_or(line.n, |(first, _)| first), line.n));
             }
-        })?;
+        });
+        match read {
+            // Retention was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
     }
     Ok(found)
 }
@@ -271,12 +287,19 @@ fn each_line(segment: &SegmentFile, mut see: impl FnMut(&Line<'_>)) -> io::Resul
     Ok(())
 }
 
-fn gateway_of(line: &[u8]) -> Option<String> {
+/// What the first line says of who wrote it.
+fn gateway_of(records: &Path) -> io::Result<Option<String>> {
     #[derive(Deserialize)]
     struct Fields {
         gateway: Option<String>,
     }
-    serde_json::from_slice::<Fields>(line).ok()?.gateway
+    let file = File::open(records)?;
+    let mut blocks = Blocks::new(&file);
+    let fields = match blocks.next()? {
+        Some(Piece::Line(line)) => serde_json::from_slice::<Fields>(line).ok(),
+        _ => None,
+    };
+    Ok(fields.and_then(|fields| fields.gateway))
 }
 
 fn sha256_of(path: &Path) -> io::Result<Hash> {

@@ -35,6 +35,19 @@ fn a_bundle_proves_its_lines_on_another_machine() {
 }
 
 #[test]
+fn a_bundle_is_for_its_owner_and_group() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new();
+    let (dir, out) = (scratch.path().join("flows"), scratch.path().join("bundle"));
+    log(&dir, 10);
+    export(&dir, START, START + 60_000, &out, START).unwrap();
+    for path in [out.clone(), out.join(RECORDS)] {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o027, 0, "{}", path.display());
+    }
+}
+
+#[test]
 fn a_bundle_is_never_written_over_and_never_empty() {
     let scratch = Scratch::new();
     let (dir, out) = (scratch.path().join("flows"), scratch.path().join("bundle"));
@@ -90,6 +103,7 @@ fn any_change_of_a_bundle_is_found() {
         ("\"n\": 20", "\"n\": 15"),
         ("\"n\": 20", "\"n\": 3"),
         ("\"gateway\"", "\"gate\""),
+        ("gw-1", "gw-9"),
     ] {
         let changed = proof.replacen(from, to, 1);
         assert_ne!(changed, proof, "{from}");
