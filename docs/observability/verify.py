@@ -12,8 +12,9 @@ Exit: 0 whole, 1 not whole (the first fault is named), 2 usage.
 import hashlib, os, re, sys, zlib
 
 SEEN = 100_000
-SEGMENT = re.compile(r"[0-9]{20}\.jsonl$")
-TAIL = re.compile(rb'[{,]"n":([1-9][0-9]*),"prev":"([0-9a-f]{64})","crc":"([0-9a-f]{8})"}$')
+TAIL = re.compile(rb'[{,]"n":([1-9][0-9]{0,19}),"prev":"([0-9a-f]{64})","crc":"([0-9a-f]{8})"}$')
+SEGMENT = re.compile(r"([0-9]{20})\.jsonl$")
+HEAD = re.compile(r"([0-9]{1,20}):([0-9a-f]{64})$")
 
 
 def fail(where, what):
@@ -23,8 +24,8 @@ def fail(where, what):
 def main(args):
     head = None
     if args[:1] == ["--head"]:
-        n, _, digest = args[1].partition(":")
-        head, args = (int(n), digest), args[2:]
+        wanted = HEAD.match("".join(args[1:2]))
+        head, args = wanted and (int(wanted[1]), wanted[2]), args[2:] if wanted else []
     if len(args) == 1 and os.path.isdir(args[0]):
         args = [os.path.join(args[0], f) for f in sorted(os.listdir(args[0])) if SEGMENT.match(f)]
     if not args or args[0].startswith("-"):
@@ -32,7 +33,7 @@ def main(args):
         return 2
     last, digest, seen, known, again = None, None, head is None, {}, 0
     for file in args:
-        copy = not SEGMENT.match(os.path.basename(file))
+        named = SEGMENT.match(os.path.basename(file))
         for number, line in enumerate(open(file, "rb"), 1):
             where, tail = f"{file} line {number}", TAIL.search(line[:-1])
             if not line.endswith(b"\n") or not line.startswith(b"{") or not tail:
@@ -40,7 +41,9 @@ def main(args):
             n, prev = int(tail[1]), tail[2].decode()
             if zlib.crc32(line[: tail.start(3) - 8]) != int(tail[3], 16):
                 fail(where, f"line {n} was changed: its checksum does not match")
-            if copy and n in known:
+            if last is None and named and n != int(named[1]):
+                fail(where, f"its name says that it begins with line {int(named[1])}, not with line {n}")
+            if not named and n in known:
                 if known[n] != hashlib.sha256(line[:-1]).hexdigest():
                     fail(where, f"line {n} is there twice, and the two differ")
                 again += 1

@@ -50,6 +50,8 @@ fn a_good_log_is_whole() {
     assert_eq!(script(&[dir]), (Some(0), whole.clone()));
     assert_eq!(script(&["--head", &anchor, dir]), (Some(0), whole));
     assert_eq!(script(&[]).0, Some(2));
+    assert_eq!(script(&["--head"]).0, Some(2));
+    assert_eq!(script(&["--head", "x:y", dir]).0, Some(2));
     // A part of it, as an exporter carries it.
     let third = segments(&scratch.0).unwrap()[2].path.clone();
     assert_eq!(script(&[third.to_str().unwrap()]).0, Some(0));
@@ -130,6 +132,14 @@ fn what_we_find_it_finds_in_the_same_line() {
         assert_eq!(place(&theirs), place(&ours), "{theirs}{ours}");
     }
     std::fs::write(path, &good).unwrap();
+    // The first line of the oldest segment.
+    let oldest = &all[0].path;
+    let good = std::fs::read_to_string(oldest).unwrap();
+    let (_, rest) = good.split_once('\n').unwrap();
+    std::fs::write(oldest, rest).unwrap();
+    assert!(verify::folder(&scratch.0, None, &mut |_| {}).is_err());
+    assert_eq!(script(&[dir]).0, Some(1));
+    std::fs::write(oldest, &good).unwrap();
     std::fs::remove_file(&all.last().unwrap().path).unwrap();
     assert_eq!(script(&[dir]).0, Some(0), "only an anchor knows");
     let anchor = format!("{}:{}", head.n, head.hash);
