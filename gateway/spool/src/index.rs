@@ -5,7 +5,7 @@
 
 use crate::blocks::{Blocks, Piece};
 use crate::line::Line;
-use crate::segment::{SegmentFile, segments};
+use crate::segment::{SegmentFile, first_of, segments};
 use crate::storage::replace;
 use crate::time::millis;
 use serde::{Deserialize, Serialize};
@@ -171,14 +171,39 @@ impl Index {
 pub fn build_missing(dir: &Path) -> io::Result<usize> {
     let mut all = segments(dir)?;
     all.pop();
+    remove_orphans(dir)?;
     let mut built = 0;
     for segment in all {
-        if Index::load(&segment).is_none() {
-            Index::build(&segment)?.store(&segment)?;
-            built += 1;
+        if Index::load(&segment).is_some() {
+            continue;
         }
+        match Index::build(&segment) {
+            Ok(index) => index.store(&segment)?,
+            // Retention was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        }
+        built += 1;
     }
     Ok(built)
+}
+
+/// Removes indexes whose segment is gone: retention may take it while its index is built.
+fn remove_orphans(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let segment = path.with_extension("jsonl");
+        let ours = path.extension().is_some_and(|kind| kind == "index")
+            && segment
+                .file_name()
+                .and_then(|name| first_of(name.to_str()?))
+                .is_some();
+        if ours && !segment.exists() {
+            // Retention may be doing the same.
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+    Ok(())
 }
 
 /// The `time` of a line, milliseconds since 1970.

@@ -26,6 +26,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use words::how_it_ended;
@@ -73,6 +74,10 @@ pub(super) struct Writer<S: Storage> {
     unwritable: Option<(Wall, String)>,
     clock: Now,
     retained: Instant,
+    /// Builds indexes of finished segments.
+    indexer: Option<JoinHandle<()>>,
+    /// Number of segments and oldest line when it began.
+    indexed: Option<(usize, u64)>,
     /// The last line of earlier runs.
     before: u64,
 }
@@ -110,6 +115,8 @@ impl<S: Storage> Writer<S> {
             unwritable: None,
             clock: now,
             retained: Instant::now(),
+            indexer: None,
+            indexed: None,
             before: recovered.next_n - 1,
             config: log,
             spool,

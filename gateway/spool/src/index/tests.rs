@@ -52,6 +52,13 @@ fn all_but_the_last_segment_get_one() {
     assert_eq!(build_missing(scratch.path()).unwrap(), all.len() - 1);
     assert_eq!(build_missing(scratch.path()).unwrap(), 0);
     assert_eq!(Index::load(all.last().unwrap()), None);
+    // One whose segment is gone goes too; what is not ours stays.
+    fs::remove_file(&all[0].path).unwrap();
+    let other = scratch.path().join("mine.index");
+    fs::write(&other, "").unwrap();
+    assert_eq!(build_missing(scratch.path()).unwrap(), 0);
+    assert!(!all[0].index_path().exists() && all[1].index_path().exists());
+    assert!(other.exists());
 }
 
 #[test]

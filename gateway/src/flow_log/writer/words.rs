@@ -10,6 +10,7 @@ use crate::flow_log::history::Head;
 use crate::flow_log::lock;
 use postern_io::clock::Clock;
 use postern_proto::now::{Now, Wall};
+use postern_spool::index::build_missing;
 use postern_spool::spool::{Removed as SpoolRemoved, Why};
 use postern_spool::storage::Storage;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,7 @@ impl<S: Storage> Writer<S> {
         if self.retained.elapsed() < RETAIN_EVERY {
             return;
         }
+        self.index();
         self.retained = Instant::now();
         self.remove_old(now);
     }
@@ -83,6 +85,26 @@ impl<S: Storage> Writer<S> {
             self.wrote();
             self.sync();
         }
+    }
+
+    /// Lets a thread of its own build the indexes of segments that are finished: only searches want
+    /// them, so nobody waits.
+    fn index(&mut self) {
+        let size = self.spool.size();
+        let now = Some((size.segments, size.oldest_n));
+        let busy = self.indexer.as_ref().is_some_and(|it| !it.is_finished());
+        if busy || self.indexed == now {
+            return;
+        }
+        self.indexed = now;
+        let folder = self.config.dir.clone();
+        let build = move || {
+            if let Err(error) = build_missing(&folder) {
+                tracing::warn!(%error, "no index of the flow log: searches read all of it");
+            }
+        };
+        let thread = std::thread::Builder::new().name("flow-log-index".into());
+        self.indexer = thread.spawn(build).ok();
     }
 
     pub(in crate::flow_log) fn look_at_the_clock(&mut self, now: Now) {
@@ -222,4 +244,38 @@ pub(super) fn how_it_ended(last: Option<&[u8]>) -> (Previous, Option<String>) {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow_log::made::Made;
+    use crate::flow_log::tally::Shared;
+    use crate::init::init;
+    use crate::scratch::Scratch;
+    use postern_spool::Disk;
+    use std::sync::Arc;
+    use tokio::sync::broadcast;
+
+    #[test]
+    fn finished_segments_get_an_index() {
+        let folder = Scratch::new();
+        let mut config = init(&folder.path("gw"), None).expect("made");
+        config.flow_log.segment_size = 1000;
+        let disk = Disk::open(&config.flow_log.dir).expect("a folder");
+        let made = Made::begin(&config.data_dir, 1);
+        let (tail, _) = broadcast::channel(1);
+        let shared = Arc::new(Shared::new(1));
+        let mut writer = Writer::open(disk, &config, 1, made, shared, tail).expect("a spool");
+        for i in 0..8 {
+            assert!(writer.stage(&serde_json::json!({ "i": i, "text": "x".repeat(400) })));
+            writer.write();
+        }
+        writer.index();
+        let indexer = writer.indexer.take().expect("begun");
+        indexer.join().expect("ended");
+        let all = postern_spool::segments(&config.flow_log.dir).expect("there");
+        let (_, finished) = all.split_last().expect("several");
+        assert!(finished.iter().all(|one| one.index_path().exists()));
+    }
 }
