@@ -111,7 +111,10 @@ impl Reader {
                 self.forget();
             }
             let Some(end) = self.whole_line(upto).or_else(|error| after(lines, error))? else {
-                return doubt.map_or(Ok(()), |what: String| Err(self.damaged(&what)));
+                return doubt.map_or(Ok(()), |what: String| {
+                    self.rewind(0);
+                    Err(self.damaged(&what))
+                });
             };
             let bytes = &self.buffer[self.used..end];
             let line = match Line::parse(bytes) {
@@ -152,6 +155,7 @@ impl Reader {
     /// # Errors
     /// The disk failed.
     pub fn skip(&mut self) -> Result<Option<u64>, ReadError> {
+        let (file, begin) = (self.first, self.offset + self.used as u64);
         loop {
             match self.whole_line(u64::MAX) {
                 Ok(Some(end)) => {
@@ -165,7 +169,13 @@ impl Reader {
                     }
                     self.used = end + 1;
                 }
-                Ok(None) => return Ok(None),
+                Ok(None) => {
+                    // It is damage until a line follows.
+                    if self.first == file {
+                        self.rewind(begin);
+                    }
+                    return Ok(None);
+                }
                 // No end of a line as far as was read: on to where there is one.
                 Err(ReadError::Damaged { .. }) if self.buffer.len() - self.used >= MAX_LINE => {
                     self.used = self.buffer.len();
@@ -297,17 +307,20 @@ impl Reader {
         self.file = Some(file);
         self.first = first;
         self.seeking = self.next > first;
-        self.offset = 0;
-        self.buffer.clear();
-        self.used = 0;
-        self.until = 0;
+        self.rewind(0);
     }
 
     /// Reads again what is in the buffer.
     fn forget(&mut self) {
-        self.offset += self.used as u64;
+        self.rewind(self.offset + self.used as u64);
+    }
+
+    /// Reads on from this place in the file.
+    fn rewind(&mut self, to: u64) {
+        self.offset = to;
         self.buffer.clear();
         self.used = 0;
+        self.until = 0;
     }
 
     fn damaged(&self, what: &str) -> ReadError {

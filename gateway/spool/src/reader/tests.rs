@@ -199,6 +199,33 @@ fn damage_before_the_next_line_is_not_its_own() {
 }
 
 #[test]
+fn damage_at_the_end_stays_until_a_line_follows() {
+    for from in [1, 5] {
+        let scratch = Scratch::new();
+        let mut spool = open(scratch.path());
+        write(&mut spool, 5);
+        let path = scratch.path().join(name(1));
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() - 40;
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let mut reader = Reader::open(scratch.path(), from).unwrap();
+        if from == 1 {
+            assert_eq!(next(&mut reader, 5).unwrap(), [1, 2, 3, 4]);
+        }
+        for _ in 0..3 {
+            let error = next(&mut reader, 5).unwrap_err();
+            assert!(matches!(error, ReadError::Damaged { n: 5, .. }), "{error}");
+            assert_eq!(reader.skip().unwrap(), None);
+        }
+        write(&mut spool, 1);
+        assert!(next(&mut reader, 6).is_err());
+        assert_eq!(reader.skip().unwrap(), Some(6));
+        assert_eq!(next(&mut reader, 6).unwrap(), [6]);
+    }
+}
+
+#[test]
 fn garbage_without_an_end_costs_one_line() {
     let scratch = Scratch::new();
     let mut spool = open(scratch.path());

@@ -75,7 +75,7 @@ impl<S: Storage> Spool<S> {
             Why::Size
         } else if delivered
             && self
-                .newest_ms(oldest)?
+                .newest_of(oldest, *next)?
                 .is_some_and(|ms| older(ms, keep_age, now_ms))
         {
             Why::Age
@@ -116,6 +116,14 @@ impl<S: Storage> Spool<S> {
         match Blocks::new(&file).next() {
             Ok(Some(Piece::Line(line))) => time_of(line),
             _ => None,
+        }
+    }
+
+    /// The time of the last line of `segment`; if it has none, that of the segment after it.
+    fn newest_of(&self, segment: Segment, next: Segment) -> io::Result<Option<u64>> {
+        match self.newest_ms(segment)? {
+            None => self.newest_ms(next),
+            some => Ok(some),
         }
     }
 

@@ -131,6 +131,24 @@ fn retention_goes_by_size_and_by_age_and_never_takes_the_end() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_read_does_not_stay_for_ever() {
+    let scratch = Scratch::new();
+    let disk = Disk::open(scratch.path()).unwrap();
+    let (mut spool, _) = Spool::open(disk, SMALL).unwrap();
+    for i in 1..=60 {
+        spool.stage(&body(i)).unwrap();
+        spool.commit().unwrap();
+    }
+    let all = crate::segment::segments(scratch.path()).unwrap();
+    std::fs::write(&all[0].path, vec![0; all[0].len as usize]).unwrap();
+    let last = 1_795_323_643_000 + (all[2].first - 1) * 1000;
+    let kept = spool.retain(u64::MAX, 5000, None, last + 5000).unwrap();
+    assert_eq!(kept, None);
+    let removed = spool.retain(u64::MAX, 5000, None, last + 5001).unwrap();
+    assert_eq!(removed.map(|removed| removed.from_n), Some(1));
+}
+
+#[test]
 fn files_are_for_their_owner_and_group() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = Scratch::new();
