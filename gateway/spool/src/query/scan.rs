@@ -321,7 +321,7 @@ fn read_blocks(
         }
         let end = match memrchr(b'\n', &buffer[new.max(start)..filled]) {
             Some(end) => new.max(start) + end + 1,
-            None if filled < buffer.len() => start,
+            None if start > 0 || filled < buffer.len() => start,
             None => {
                 *damaged += 1;
                 lost = true;

@@ -345,6 +345,22 @@ fn damaged_lines_are_counted_and_passed_over() {
 }
 
 #[test]
+fn a_line_behind_garbage_is_found_wherever_a_read_ends() {
+    let folder = story("d d", 2);
+    let path = segments(folder.path()).unwrap()[0].path.clone();
+    let good = std::fs::read(&path).unwrap();
+    let read = (1 << 20) + crate::MAX_LINE;
+    for short in [0, 1, 20, 100] {
+        let garbage = vec![b'x'; 2 * read - short];
+        std::fs::write(&path, [&garbage[..], &b"\n"[..], &good[..]].concat()).unwrap();
+        let all = Segments::open(folder.path()).unwrap();
+        let (found, report) = all.newest(&Filter::default(), 10).unwrap();
+        let numbers: Vec<u64> = found.iter().map(|found| found.n).collect();
+        assert_eq!((numbers, report.damaged), (vec![2, 1], 1), "{short}");
+    }
+}
+
+#[test]
 fn the_limit_stops_the_search() {
     let words = vec!["d"; 400].join(" ");
     let folder = story(&words, 1);
