@@ -14,6 +14,7 @@ mod facts;
 mod file;
 mod head;
 mod http;
+mod late;
 mod loki;
 mod note;
 mod otlp;
@@ -29,6 +30,7 @@ use crate::api::ExporterStatus;
 use crate::config::{FlowLogConfig, PushConfig};
 use crate::key_file;
 use driver::{Driver, Limits, Sink, World};
+use late::Late;
 use postern_io::clock::Clock;
 use postern_spool::Cursor;
 use source::{Newer, SpoolSource};
@@ -64,11 +66,9 @@ impl Exporters {
     /// how far they may read; lines up to `before` were there before this run.
     ///
     /// # Errors
-    /// A secret or certificate cannot be read, a file cannot be opened, or the spool cannot be
-    /// read. What fails later is retried.
+    /// The spool cannot be read. Whatever else fails is retried: a secret, a certificate, a server.
     pub fn start(config: &FlowLogConfig, head: SyncedHead, before: u64) -> io::Result<Exporters> {
-        // Every sink before any thread: with a wrong configuration nothing runs.
-        let sinks = sinks(config)?;
+        let sinks = sinks(config);
         let (done, over) = channel();
         let mut all = Vec::with_capacity(sinks.len());
         for (name, limits, sink, has) in sinks {
@@ -164,37 +164,40 @@ pub fn problems(config: &FlowLogConfig) -> Vec<String> {
 /// With the last line that it has, where it can be asked.
 type Named = (&'static str, Limits, Box<dyn Sink>, Option<Cursor>);
 
-fn sinks(config: &FlowLogConfig) -> io::Result<Vec<Named>> {
+fn sinks(config: &FlowLogConfig) -> Vec<Named> {
     let push = |push: &PushConfig| Limits {
         bytes: push.batch_bytes,
         age: push.batch_age,
     };
     let mut sinks: Vec<Named> = Vec::new();
-    if let Some(loki) = &config.loki {
-        sinks.push((
-            "loki",
-            push(&loki.push),
-            Box::new(loki::Loki::new(loki)?),
-            None,
-        ));
+    if let Some(loki) = config.loki.clone() {
+        let limits = push(&loki.push);
+        let sink = Late::new(move || loki::Loki::new(&loki));
+        sinks.push(("loki", limits, Box::new(sink), None));
     }
-    if let Some(otlp) = &config.otlp {
-        sinks.push((
-            "otlp",
-            push(&otlp.push),
-            Box::new(otlp::Otlp::new(otlp)?),
-            None,
-        ));
+    if let Some(otlp) = config.otlp.clone() {
+        let limits = push(&otlp.push);
+        let sink = Late::new(move || otlp::Otlp::new(&otlp));
+        sinks.push(("otlp", limits, Box::new(sink), None));
     }
-    if let Some(file) = &config.file {
-        let mut sink = file::RotatingFile::new(file);
-        let has = sink.begin()?;
-        sinks.push(("file", LOCAL, Box::new(sink), has));
+    if let Some(file) = config.file.clone() {
+        let mut now = file::RotatingFile::new(&file);
+        let (sink, has): (Box<dyn Sink>, _) = match now.begin() {
+            Ok(has) => (Box::new(now), has),
+            Err(_) => {
+                let late = Late::new(move || {
+                    let mut sink = file::RotatingFile::new(&file);
+                    sink.begin().map(|_| sink)
+                });
+                (Box::new(late), None)
+            }
+        };
+        sinks.push(("file", LOCAL, sink, has));
     }
     if config.stdout {
         sinks.push(("stdout", LOCAL, Box::new(stdout::Stdout::default()), None));
     }
-    Ok(sinks)
+    sinks
 }
 
 impl Sink for Box<dyn Sink> {

@@ -129,7 +129,7 @@ fn overlaps(config: &Config, policy: &Policy) -> Vec<Finding> {
 fn exporter_findings(config: &Config) -> Vec<Finding> {
     export::problems(&config.flow_log)
         .into_iter()
-        .map(|problem| found(Severity::Error, "exporters", problem, ""))
+        .map(|problem| found(Severity::Warning, "exporters", problem, ""))
         .collect()
 }
 

@@ -135,7 +135,7 @@ fn without_exporters_nothing_holds_back_retention() {
 }
 
 #[test]
-fn a_missing_secret_stops_the_start_and_is_found_by_check() {
+fn a_missing_secret_stops_one_exporter_and_is_found_by_check() {
     let folder = Scratch::new();
     let mut config = FlowLogConfig::at(folder.path("flows"));
     assert!(problems(&config).is_empty());
@@ -147,7 +147,20 @@ fn a_missing_secret_stops_the_start_and_is_found_by_check() {
         push,
         headers_file: None,
     });
-    let error = Exporters::start(&config, SyncedHead::new(0), 0).expect_err("no token");
-    assert!(error.to_string().contains("token"), "{error}");
+    config.file = Some(FileConfig::at(folder.path("copy.jsonl")));
+    let disk = Disk::open(&config.dir).expect("a folder");
+    let settings = Settings { segment_size: 4096 };
+    let (mut spool, _) = Spool::open(disk, settings).expect("opens");
+    let head = SyncedHead::new(write(&mut spool, 3));
+    let exporters = Exporters::start(&config, head, 0).expect("starts");
+    let handle = exporters.handle();
+    until(|| {
+        let status = handle.status(3);
+        status[0].failing.is_some() && status[1].lag_records == 0
+    });
+    let otlp = handle.status(3).remove(0);
+    assert_eq!((otlp.name.as_str(), otlp.position), ("otlp", 0));
+    assert!(otlp.failing.expect("why").contains("token"));
     assert!(problems(&config)[0].contains("token"));
+    exporters.finish(PATIENCE);
 }
