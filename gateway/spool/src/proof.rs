@@ -124,48 +124,52 @@ pub fn export(
         .mode(0o750)
         .create(out)
         .map_err(at(out))?;
-    let records = out.join(RECORDS);
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(&records)
-        .map_err(at(&records))?;
-    let mut reader = Reader::open(dir, first_n)?;
-    let mut lines = Lines::default();
-    let mut sha256 = Sha256::new();
-    while reader.next_n() <= last_n {
-        reader.read(last_n, usize::MAX, BLOCK, &mut lines)?;
-        if lines.is_empty() {
-            break;
+    let fill = || -> Result<Proof, ProofError> {
+        let records = out.join(RECORDS);
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(&records)
+            .map_err(at(&records))?;
+        let mut reader = Reader::open(dir, first_n)?;
+        let mut lines = Lines::default();
+        let mut sha256 = Sha256::new();
+        while reader.next_n() <= last_n {
+            reader.read(last_n, usize::MAX, BLOCK, &mut lines)?;
+            if lines.is_empty() {
+                break;
+            }
+            sha256.update(lines.bytes());
+            file.write_all(lines.bytes()).map_err(at(&records))?;
         }
-        sha256.update(lines.bytes());
-        file.write_all(lines.bytes()).map_err(at(&records))?;
-    }
-    file.sync_all().map_err(at(&records))?;
-    let verified = verify::file(&records, None, &mut |_| {})?;
-    let proof = Proof {
-        proof: 1,
-        gateway: gateway_of(&records).map_err(at(&records))?,
-        since: rfc3339(since),
-        until: rfc3339(until),
-        first_n,
-        last_n,
-        count: verified.lines,
-        prev_of_first: verified.prev_of_first,
-        hash_of_last: verified.head.hash,
-        sha256: Hash(sha256.finalize().into()),
-        head: head.unwrap_or(verified.head),
-        exported: rfc3339(exported),
+        file.sync_all().map_err(at(&records))?;
+        let verified = verify::file(&records, None, &mut |_| {})?;
+        let proof = Proof {
+            proof: 1,
+            gateway: gateway_of(&records).map_err(at(&records))?,
+            since: rfc3339(since),
+            until: rfc3339(until),
+            first_n,
+            last_n,
+            count: verified.lines,
+            prev_of_first: verified.prev_of_first,
+            hash_of_last: verified.head.hash,
+            sha256: Hash(sha256.finalize().into()),
+            head: head.unwrap_or(verified.head),
+            exported: rfc3339(exported),
+        };
+        same(&proof, &verified)?;
+        let path = out.join(PROOF);
+        let mut text = serde_json::to_vec_pretty(&proof)
+            .map_err(io::Error::from)
+            .map_err(at(&path))?;
+        text.push(b'\n');
+        fs::write(&path, text).map_err(at(&path))?;
+        Ok(proof)
     };
-    same(&proof, &verified)?;
-    let path = out.join(PROOF);
-    let mut text = serde_json::to_vec_pretty(&proof)
-        .map_err(io::Error::from)
-        .map_err(at(&path))?;
-    text.push(b'\n');
-    fs::write(&path, text).map_err(at(&path))?;
-    Ok(proof)
+    // Half a bundle would only be in the way of the next try.
+    fill().inspect_err(|_| drop(fs::remove_dir_all(out)))
 }
 
 /// Whether a folder is a bundle.

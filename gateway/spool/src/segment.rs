@@ -70,7 +70,8 @@ pub fn first_of(name: &str) -> Option<u64> {
     plain
         .then(|| digits.parse().ok())
         .flatten()
-        .filter(|n| *n > 0)
+        // No log comes so far, and counting on from here stays a number.
+        .filter(|n| (1..=i64::MAX.unsigned_abs()).contains(n))
 }
 
 #[cfg(test)]
@@ -80,7 +81,9 @@ mod tests {
     #[test]
     fn only_segments_have_a_segments_name() {
         assert_eq!(first_of(&name(41)), Some(41));
-        assert_eq!(first_of(&name(u64::MAX)), Some(u64::MAX));
+        let last = i64::MAX.unsigned_abs();
+        assert_eq!(first_of(&name(last)), Some(last));
+        assert_eq!(first_of(&name(last + 1)), None);
         for other in [
             "41.jsonl",
             "00000000000000000000.jsonl",

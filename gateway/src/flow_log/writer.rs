@@ -134,6 +134,7 @@ impl<S: Storage> Writer<S> {
                 workers: u8::try_from(writer.shared.by_worker().len()).unwrap_or(u8::MAX),
             }),
         );
+        let stated = recovered.cut.is_some() || recovered.damaged.is_some();
         if let Some(cut) = recovered.cut {
             tracing::warn!(
                 bytes = cut.bytes,
@@ -185,6 +186,10 @@ impl<S: Storage> Writer<S> {
             error,
         })?;
         writer.wrote();
+        if stated {
+            // What was cut off must not be forgotten by the next power cut.
+            writer.sync();
+        }
         Ok(writer)
     }
 
@@ -249,6 +254,8 @@ impl<S: Storage> Writer<S> {
         self.redactor.apply(&mut record);
         // Long records fill a group before their number does.
         if self.spool.staged_bytes() > MAX_STAGED / 2 {
+            // What was lost before these is stated before them.
+            self.tell_losses(Clock::now().wall);
             self.write();
         }
         if self.stage(&record) {

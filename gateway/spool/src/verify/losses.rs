@@ -194,7 +194,7 @@ impl Losses {
 
     /// The line that sums a run up; it may say that there were records after the last one.
     fn sum_up(&mut self, boot: &str, sum: &Sum, place: Place, n: u64) {
-        let whole = self.whole;
+        let (whole, full) = (self.whole, self.gaps >= MAX_GAPS);
         let run = self.run(boot);
         let whole = whole || run.started;
         let worker = run.workers.entry(sum.worker).or_default();
@@ -202,15 +202,17 @@ impl Losses {
         let made = sum.made.unwrap_or(0);
         if made > worker.seq && (whole || worker.seq > 0) {
             worker.missing = worker.missing.saturating_add(made - worker.seq);
-            // One for each worker of a run, so their number needs no other bound.
-            worker.gaps.push(Gap {
+            let gap = Gap {
                 place,
                 n,
                 from: worker.seq + 1,
                 to: made,
-            });
+            };
             worker.seq = made;
-            self.gaps += 1;
+            if !full || worker.gaps.is_empty() {
+                worker.gaps.push(gap);
+                self.gaps += 1;
+            }
         }
     }
 
