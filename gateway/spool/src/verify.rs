@@ -209,7 +209,7 @@ pub fn file(
 }
 
 /// Verifies lines from anywhere, each with its `\n`: what an exporter's server gave back. A line
-/// may come again, as in a [`file`].
+/// may come again, as in a [`file()`].
 ///
 /// # Errors
 /// The first fault. Its file has no name.
