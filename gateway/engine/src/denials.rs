@@ -124,7 +124,8 @@ pub struct Denials {
 }
 
 impl Denials {
-    /// Counts a refusal. `explain` is called for the first of its kind only.
+    /// Counts a refusal. `explain` is called for the first of its kind only, and once more where the
+    /// next record is about another port.
     pub fn note(
         &mut self,
         attempt: Attempt,
@@ -146,6 +147,10 @@ impl Denials {
             if window.count == 0 {
                 window.first = now.wall;
                 window.attempt = attempt;
+                // The words are those of the first attempt that a record stands for.
+                if window.why.port != port {
+                    window.why = explain();
+                }
             }
             window.count += 1;
             self.unwritten += 1;

@@ -617,6 +617,30 @@ fn a_target_that_speaks_to_a_device_without_a_key_resumes_nothing() {
 }
 
 #[test]
+fn a_summary_explains_the_port_that_it_names() {
+    let mut world = World::new(&["guests"]);
+    world.send(0, &tcp(SYN, LAPTOP, KUBE, 100, 0));
+    world.send(0, &tcp(SYN, LAPTOP, SSH, 100, 0));
+    world.tick(Duration::from_secs(11));
+    let records = world.records();
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| match &record.detail {
+            Detail::Denied(denied) => {
+                let words = denied.failed_condition.as_ref().expect("words").as_str();
+                (
+                    record.dst_port,
+                    record.target.as_deref(),
+                    words.contains("22"),
+                )
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [(6443, Some("kube-api"), false), (22, None, true)]);
+}
+
+#[test]
 fn a_scan_is_summed_up_without_losing_a_count() {
     let mut world = World::new(&["platform"]);
     let mut attempts = 0;
