@@ -170,6 +170,17 @@ fn seqs(lines: &[Value]) -> Vec<u64> {
         .collect()
 }
 
+/// A whole run of twenty records, each written by itself.
+fn twenty_groups(world: &World, disk: &SimDisk) {
+    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
+    let sender = log.sender(0);
+    for seq in 0..20 {
+        assert!(sender.offer(opens(seq..seq + 1)).is_ok());
+        until(|| log.handle().status().written == seq + 1);
+    }
+    World::finish(log, sender);
+}
+
 #[test]
 fn every_record_is_one_line_of_the_chain_between_a_start_and_a_stop() {
     let world = World::new();
@@ -429,13 +440,7 @@ fn a_start_on_a_full_disk_first_makes_the_room_that_keep_size_allows() {
     let mut world = World::new();
     world.config.flow_log.segment_size = 2_000;
     let disk = SimDisk::new();
-    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
-    let sender = log.sender(0);
-    for seq in 0..20 {
-        assert!(sender.offer(opens(seq..seq + 1)).is_ok());
-        until(|| log.handle().status().written == seq + 1);
-    }
-    World::finish(log, sender);
+    twenty_groups(&world, &disk);
     world.config.flow_log.keep_size = 6_000;
     let open = |disk: &SimDisk| {
         let (tail, _) = broadcast::channel(1);

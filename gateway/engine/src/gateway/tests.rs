@@ -625,16 +625,13 @@ fn a_summary_explains_the_port_that_it_names() {
     let records = world.records();
     let told: Vec<_> = records
         .iter()
-        .map(|record| match &record.detail {
-            Detail::Denied(denied) => {
-                let words = denied.failed_condition.as_ref().expect("words").as_str();
-                (
-                    record.dst_port,
-                    record.target.as_deref(),
-                    words.contains("22"),
-                )
-            }
-            other => panic!("{other:?}"),
+        .map(|record| {
+            let Detail::Denied(denied) = &record.detail else {
+                panic!("{record:?}")
+            };
+            let words = denied.failed_condition.as_ref().expect("words").as_str();
+            let target = record.target.as_deref();
+            (record.dst_port, target, words.contains("22"))
         })
         .collect();
     assert_eq!(told, [(6443, Some("kube-api"), false), (22, None, true)]);

@@ -28,6 +28,8 @@ const MAX_THREADS: usize = 16;
 pub struct Segments {
     /// By number, oldest first.
     parts: Vec<SegmentFile>,
+    /// What an index rules out is not read.
+    indexed: bool,
 }
 
 /// How a scan went.
@@ -61,16 +63,29 @@ pub struct Unreadable {
 }
 
 impl Segments {
-    /// Lists the segments of a folder.
+    /// Lists the segments of a folder that nobody but its gateway writes to.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn open(folder: &Path) -> Result<Segments, Unreadable> {
+        Segments::list(folder, true)
+    }
+
+    /// Those of a copy, whose indexes nobody vouches for: a forged one would hide what a segment
+    /// has, and no chain covers it. So every segment is read.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn of_copy(folder: &Path) -> Result<Segments, Unreadable> {
+        Segments::list(folder, false)
+    }
+
+    fn list(folder: &Path, indexed: bool) -> Result<Segments, Unreadable> {
         let parts = segments(folder).map_err(|source| Unreadable {
             path: folder.to_owned(),
             source,
         })?;
-        Ok(Segments { parts })
+        Ok(Segments { parts, indexed })
     }
 
     /// Whether there are none.
@@ -143,7 +158,7 @@ impl Segments {
             .partition_point(|part| part.first <= from)
             .saturating_sub(1);
         let mut report = Report::default();
-        let later = Segments::useful_of(&self.parts[start..], filter, &mut report);
+        let later = self.useful_of(&self.parts[start..], filter, &mut report);
         for part in later {
             let mut over = ControlFlow::Continue(());
             report.add(lines_of(part, &matcher, |line, fields| {
@@ -192,18 +207,19 @@ impl Segments {
     }
 
     fn useful(&self, filter: &Filter, report: &mut Report) -> Vec<&SegmentFile> {
-        Segments::useful_of(&self.parts, filter, report)
+        self.useful_of(&self.parts, filter, report)
     }
 
     fn useful_of<'a>(
+        &self,
         parts: &'a [SegmentFile],
         filter: &Filter,
         report: &mut Report,
     ) -> Vec<&'a SegmentFile> {
-        let useful: Vec<&SegmentFile> = parts
-            .iter()
-            .filter(|part| Index::load(part).is_none_or(|index| may_hold(&index, filter)))
-            .collect();
+        let may = |part: &SegmentFile| {
+            !self.indexed || Index::load(part).is_none_or(|index| may_hold(&index, filter))
+        };
+        let useful: Vec<&SegmentFile> = parts.iter().filter(|part| may(part)).collect();
         report.skipped += count(parts.len() - useful.len());
         useful
     }

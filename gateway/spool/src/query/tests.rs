@@ -368,3 +368,29 @@ fn the_limit_stops_the_search() {
     let (_, report) = all.newest(&Filter::default(), 2).unwrap();
     assert!(report.read < 40, "{report:?}");
 }
+
+#[test]
+fn an_index_that_somebody_made_up_hides_nothing_in_a_copy() {
+    let folder = story("d d d d", 2);
+    build_missing(folder.path()).unwrap();
+    for segment in segments(folder.path()).unwrap() {
+        let path = segment.index_path();
+        let Ok(text) = std::fs::read(&path) else {
+            continue;
+        };
+        let mut index: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        index["min_time"] = 0.into();
+        index["max_time"] = 0.into();
+        std::fs::write(&path, serde_json::to_vec(&index).unwrap()).unwrap();
+    }
+    let filter = Filter {
+        since: Some(1),
+        ..Filter::default()
+    };
+    let found = |all: Segments| all.newest(&filter, 10).unwrap().0.len();
+    assert!(
+        found(Segments::open(folder.path()).unwrap()) < 4,
+        "it is believed"
+    );
+    assert_eq!(found(Segments::of_copy(folder.path()).unwrap()), 4);
+}

@@ -172,7 +172,11 @@ impl Source {
     /// Its segments.
     pub(super) fn segments(&self) -> Result<Segments, Failure> {
         let folder = self.folder()?;
-        let segments = Segments::open(&folder).map_err(|error| {
+        let opened = match self.dir {
+            Some(_) => Segments::of_copy(&folder),
+            None => Segments::open(&folder),
+        };
+        let segments = opened.map_err(|error| {
             Failure::failed(format!("{error}; help: name the folder with --dir"))
         })?;
         if segments.is_empty() {

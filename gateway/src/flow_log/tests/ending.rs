@@ -165,13 +165,7 @@ fn what_retention_removes_is_said_on_disk_before_it_is_gone() {
     let mut world = World::new();
     world.config.flow_log.segment_size = 2_000;
     let disk = SimDisk::new();
-    let log = FlowLog::start_on(disk.clone(), &world.config, 1, 1).expect("starts");
-    let sender = log.sender(0);
-    for seq in 0..20 {
-        assert!(sender.offer(opens(seq..seq + 1)).is_ok());
-        until(|| log.handle().status().written == seq + 1);
-    }
-    World::finish(log, sender);
+    twenty_groups(&world, &disk);
     world.config.flow_log.keep_size = 6_000;
     let (tail, _) = broadcast::channel(1);
     let made = Made::begin(&world.config.data_dir, 2);
