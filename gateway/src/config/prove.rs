@@ -285,6 +285,26 @@ fn parsed<T: Default + PartialEq>(
     default
 }
 
+/// As [`parsed`]; and a value that has something `wrong` with it is refused as well.
+fn within<T: Copy + Default + PartialEq>(
+    p: &mut Vec<Problem>,
+    field: &str,
+    raw: Field<String>,
+    default: T,
+    example: &str,
+    parse: impl Fn(&str) -> Result<T, &'static str>,
+    wrong: impl Fn(T) -> Option<String>,
+) -> T {
+    let line = raw.as_ref().map_or(0, line_of);
+    let value = parsed(p, field, raw, default, example, parse);
+    let Some(problem) = wrong(value) else {
+        return value;
+    };
+    let help = format!("write for example {example}");
+    say(p, line, field, problem, help);
+    default
+}
+
 fn offload(p: &mut Vec<Problem>, raw: Field<RawOffload>) -> Switches {
     let Some(raw) = raw else {
         return Switches::AUTO;

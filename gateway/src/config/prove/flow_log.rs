@@ -6,7 +6,7 @@ use super::super::flow_log::{
 use super::super::raw::{Field, RawFlowLog, RawLoki, RawOtlp, RawPrivacy};
 use super::super::{Problem, units};
 use super::push::{RawPush, push};
-use super::{choice, file, line_of, number, parsed, say};
+use super::{choice, file, line_of, number, parsed, say, within};
 use serde_saphyr::Spanned;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -267,19 +267,8 @@ pub(super) fn bytes(
     example: &str,
     range: RangeInclusive<u64>,
 ) -> u64 {
-    let line = raw.as_ref().map_or(0, line_of);
-    let value = parsed(p, field, raw, default, example, units::size);
-    if !range.contains(&value) {
+    within(p, field, raw, default, example, units::size, |value| {
         let (least, most) = (range.start() >> 10, range.end() >> 20);
-        let problem = format!("is outside {least}KiB to {most}MiB");
-        say(
-            p,
-            line,
-            field,
-            problem,
-            format!("write for example {example}"),
-        );
-        return default;
-    }
-    value
+        (!range.contains(&value)).then(|| format!("is outside {least}KiB to {most}MiB"))
+    })
 }

@@ -4,7 +4,7 @@ use super::super::flow_log::{Auth, PushConfig};
 use super::super::raw::Field;
 use super::super::{Problem, units};
 use super::flow_log::bytes;
-use super::{file, line_of, parsed, say};
+use super::{file, line_of, say, within};
 use hyper::Uri;
 use serde::de::IgnoredAny;
 use std::net::IpAddr;
@@ -217,18 +217,7 @@ fn short(
     example: &str,
 ) -> Duration {
     let longest = Duration::from_secs(300);
-    let line = raw.as_ref().map_or(0, line_of);
-    let value = parsed(p, field, raw, default, example, units::duration);
-    if value > longest {
-        let problem = "is longer than 300s".into();
-        say(
-            p,
-            line,
-            field,
-            problem,
-            format!("write for example {example}"),
-        );
-        return default;
-    }
-    value
+    within(p, field, raw, default, example, units::duration, |value| {
+        (value > longest).then(|| "is longer than 300s".to_owned())
+    })
 }
