@@ -73,8 +73,7 @@ pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
         reason,
     };
     let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    if let Some(mode) = lets_others_in(&file).map_err(unreadable)? {
         return Err(KeyFileError::Open {
             path: path.to_owned(),
             mode,
@@ -84,6 +83,16 @@ pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
     text.trim().parse().map_err(|_| KeyFileError::NoKey {
         path: path.to_owned(),
     })
+}
+
+/// The permission bits of a file that somebody besides its owner can read or write; none if nobody
+/// can.
+///
+/// # Errors
+/// The file cannot be asked.
+pub fn lets_others_in(file: &File) -> io::Result<Option<u32>> {
+    let mode = file.metadata()?.mode() & 0o7777;
+    Ok((mode & 0o077 != 0).then_some(mode))
 }
 
 /// Writes a new file that only its owner can read, from the first moment. Refuses to overwrite.

@@ -1,12 +1,12 @@
 //! Secrets for servers: in files of their own, closed to others, read when needed.
 
 use crate::config::{Auth, OtlpConfig, PushConfig};
+use crate::key_file;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{HeaderName, HeaderValue};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// No secret is longer, bytes.
@@ -79,8 +79,7 @@ fn read(path: &Path) -> io::Result<String> {
     let at =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(at)?;
-    let mode = file.metadata().map_err(at)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    if let Some(mode) = key_file::lets_others_in(&file).map_err(at)? {
         let path = path.display();
         let problem = format!("{path}: mode {mode:04o} lets others in; help: chmod 600 {path}");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));

@@ -21,7 +21,6 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -224,8 +223,7 @@ impl PseudonymKey {
             }
         };
         let file = File::open(&path).map_err(failed)?;
-        let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        if let Some(mode) = key_file::lets_others_in(&file).map_err(failed)? {
             return Err(PrivacyError::Open { path, mode });
         }
         let mut text = String::new();
