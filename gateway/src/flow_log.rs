@@ -11,6 +11,7 @@ pub mod egress;
 pub mod event;
 mod history;
 mod made;
+mod outgoing;
 pub mod privacy;
 #[cfg(test)]
 mod sample;
@@ -21,6 +22,7 @@ use crate::api::FlowLogStatus;
 use crate::config::Config;
 use crate::export::Exporters;
 use made::Made;
+pub use outgoing::Outgoing;
 use postern_engine::record::Record;
 use postern_io::clock::Clock;
 use postern_spool::spool::SpoolError;

@@ -12,21 +12,20 @@
 //! 6. records go to the log's channel in one piece.
 
 use crate::api::{FlowFilter, FlowView};
-use crate::flow_log::{RECORD_BATCH, RecordSender, Told};
+use crate::flow_log::{Outgoing, RecordSender, Told};
 use crate::front_door::Handed;
 use crate::view;
 use crate::worker_api::{Cut, DeviceRecord, RemoveReason, WorkerCommand};
 use postern_engine::flow::Flow;
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::{Device, DeviceState};
-use postern_engine::record::{CloseReason, Record};
+use postern_engine::record::CloseReason;
 use postern_io::clock::Clock;
 use postern_io::offload;
 use postern_io::poll::Waker;
 use postern_io::road::{Inputs, Outputs};
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::Endpoint;
-use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -55,12 +54,8 @@ pub struct DataWorker {
     waker: Waker,
     commands: Receiver<WorkerCommand>,
     handed: Handed,
-    log: RecordSender,
+    log: Outgoing,
     turns: u64,
-    /// Made and not yet accepted by the log's channel.
-    records: VecDeque<Record>,
-    /// Attempts that those stand for.
-    flows_waiting: u64,
     /// Answered when the sweep of its policy is over.
     policy_done: Option<(oneshot::Sender<Cut>, u64)>,
 }
@@ -76,7 +71,6 @@ impl DataWorker {
         handed: Handed,
         log: RecordSender,
     ) -> Self {
-        let records = VecDeque::new();
         DataWorker {
             gateway,
             inputs,
@@ -84,10 +78,8 @@ impl DataWorker {
             waker,
             commands,
             handed,
-            log,
+            log: Outgoing::new(log),
             turns: 0,
-            records,
-            flows_waiting: 0,
             policy_done: None,
         }
     }
@@ -164,7 +156,7 @@ impl DataWorker {
     }
 
     fn deadline(&self, now: Mono) -> Mono {
-        let retry = if self.records.is_empty() {
+        let retry = if self.log.is_empty() {
             Mono::NEVER
         } else {
             now + RETRY
@@ -252,7 +244,7 @@ impl DataWorker {
             WorkerCommand::Snapshot { done } => {
                 let own = view::Own {
                     turns: self.turns,
-                    records_waiting: self.records.len(),
+                    records_waiting: self.log.len(),
                     handshakes_waiting: self.handed.waiting(),
                 };
                 let snapshot = view::snapshot(&self.gateway, &self.inputs, &self.outputs, own, now);
@@ -318,42 +310,20 @@ impl DataWorker {
     /// The end of every flow is on its way to the log; only here may the thread wait for it.
     fn hand_in_the_last(&mut self) {
         let until = Clock::now().mono + LAST_PATIENCE;
-        while !self.records.is_empty() && Clock::now().mono < until {
+        while !self.log.is_empty() && Clock::now().mono < until {
             std::thread::sleep(RETRY);
             self.hand_in_records();
         }
-        self.log.lose(&self.records);
-        self.records.clear();
-        self.flows_waiting = 0;
+        self.log.lose_down_to(0);
         self.tell();
     }
 
-    /// Never blocks. While the channel is full, records wait here, up to a bound.
     fn hand_in_records(&mut self) {
-        let made = self.gateway.take_records();
-        self.flows_waiting += attempts(&made);
-        self.records.extend(made);
-        while !self.records.is_empty() {
-            let some = self.records.len().min(RECORD_BATCH);
-            let batch: Vec<Record> = self.records.drain(..some).collect();
-            let flows = attempts(&batch);
-            if let Err(back) = self.log.offer(batch) {
-                back.into_iter()
-                    .rev()
-                    .for_each(|record| self.records.push_front(record));
-                break;
-            }
-            self.flows_waiting -= flows;
-        }
         let most = records_waiting(&self.gateway);
-        if self.records.len() > most {
-            let lost: Vec<Record> = self.records.drain(..self.records.len() - most).collect();
-            self.flows_waiting -= attempts(&lost);
-            self.log.lose(&lost);
-        }
+        self.log.hand_in(self.gateway.take_records(), most);
         self.tell();
         // Between a half and the whole there is room for the refusals themselves.
-        let room = self.records.len() < most / 2;
+        let room = self.log.len() < most / 2;
         self.gateway.set_log_writable(room && self.log.writable());
     }
 
@@ -362,13 +332,9 @@ impl DataWorker {
             made: self.gateway.records_made(),
             flows: self.gateway.attempts(),
             in_windows: self.gateway.attempts_in_windows(),
-            in_worker: self.flows_waiting,
+            ..Told::default()
         });
     }
-}
-
-fn attempts(records: &[Record]) -> u64 {
-    records.iter().map(Record::attempts).sum()
 }
 
 /// Records that wait while the log's channel is full: as many as the worker's flow table holds, so

@@ -10,6 +10,7 @@ use crate::api::{FlowLogStatus, FlowsWaiting, HistogramView};
 use crate::export::{ExportersHandle, SyncedHead};
 use postern_engine::record::Record;
 use postern_proto::now::Wall;
+use postern_spool::{Head, Size};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -27,7 +28,7 @@ pub struct Told {
     pub flows: u64,
     /// Attempts that wait in denial windows now.
     pub in_windows: u64,
-    /// Attempts that wait for the channel now.
+    /// Attempts that wait for the channel now; [`super::Outgoing`] knows.
     pub in_worker: u64,
 }
 
@@ -40,17 +41,6 @@ pub(super) struct Loss {
     pub(super) last_seq: u64,
     pub(super) from: Wall,
     pub(super) to: Wall,
-}
-
-/// Where the spool stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stand {
-    pub(super) head: u64,
-    pub(super) head_hash: [u8; 32],
-    pub(super) bytes: u64,
-    pub(super) segments: u64,
-    pub(super) oldest_n: u64,
-    pub(super) oldest_ms: u64,
 }
 
 /// Records and the flows that they stand for.
@@ -79,7 +69,8 @@ pub(super) struct Shared {
     pub(super) failing: Mutex<Option<String>>,
     pub(super) stop_at: Mutex<Option<Instant>>,
     pub(super) losses: Mutex<BTreeMap<u8, Loss>>,
-    pub(super) stand: Mutex<Stand>,
+    /// Where the spool stands.
+    pub(super) stand: Mutex<(Head, Size)>,
     pub(super) syncs: Mutex<HistogramView>,
     in_order: AtomicBool,
 }
@@ -164,7 +155,9 @@ impl Shared {
             let flows = record.attempts();
             self.offered.add(1, flows);
             self.lost.add(1, flows);
-            self.count_lost(worker, 1);
+            if let Some(own) = self.workers.get(usize::from(worker)) {
+                own.lost.fetch_add(1, Ordering::Relaxed);
+            }
             let loss = losses.entry(worker).or_insert(Loss {
                 records: 0,
                 flows: 0,
@@ -187,15 +180,11 @@ impl Shared {
         self.lose(record.worker, [record], at);
     }
 
-    pub(super) fn count_written(&self, worker: u8, records: u64) {
-        if let Some(own) = self.workers.get(usize::from(worker)) {
-            own.written.fetch_add(records, Ordering::Relaxed);
-        }
-    }
-
-    fn count_lost(&self, worker: u8, records: u64) {
-        if let Some(own) = self.workers.get(usize::from(worker)) {
-            own.lost.fetch_add(records, Ordering::Relaxed);
+    /// A record that is in the log.
+    pub(super) fn count_written(&self, record: &Record) {
+        self.written.add(1, record.attempts());
+        if let Some(own) = self.workers.get(usize::from(record.worker)) {
+            own.written.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -238,7 +227,7 @@ impl Shared {
         let in_channel = |offered: u64, written: u64, lost: u64| {
             offered.saturating_sub(written).saturating_sub(lost)
         };
-        let stand = *lock(&self.stand);
+        let (head, size) = *lock(&self.stand);
         let egress = *lock(&self.egress);
         FlowLogStatus {
             made,
@@ -253,13 +242,13 @@ impl Shared {
                 worker: sum(|own| &own.in_worker),
                 channel: in_channel(flows_offered, flows_written, flows_lost),
             },
-            head: stand.head,
-            head_hash: postern_spool::line::Hash(stand.head_hash).to_string(),
+            head: head.n,
+            head_hash: head.hash.to_string(),
             synced: self.synced.get(),
-            bytes: stand.bytes,
-            segments: stand.segments,
-            oldest: stand.oldest_n,
-            oldest_ms: stand.oldest_ms,
+            bytes: size.bytes,
+            segments: count(size.segments),
+            oldest: size.oldest_n,
+            oldest_ms: size.oldest_ms,
             removed_unacknowledged: self.removed_unacknowledged.load(Ordering::Relaxed),
             repaired_bytes: self.repaired_bytes.load(Ordering::Relaxed),
             crash_lost: self.crash_lost.load(Ordering::Relaxed),
@@ -270,7 +259,7 @@ impl Shared {
             exporters: self
                 .exporters
                 .get()
-                .map_or_else(Vec::new, |exporters| exporters.status(stand.head)),
+                .map_or_else(Vec::new, |exporters| exporters.status(head.n)),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::event::{Damaged, Event, LogEvent, Previous, Repaired, Started, Unwrit
 use super::history::{self, Found, Past};
 use super::made::{Left, Made};
 use super::privacy::Redactor;
-use super::tally::{Shared, Stand, count};
+use super::tally::Shared;
 use super::{FlowLogError, lock};
 use crate::config::{Config, FlowLogConfig, Sync};
 use postern_engine::record::Record;
@@ -315,8 +315,7 @@ impl<S: Storage> Writer<S> {
     /// What was staged is on its way to the disk: counted, and shown to whoever listens.
     fn wrote(&mut self) {
         for record in self.records.drain(..) {
-            self.shared.written.add(1, record.attempts());
-            self.shared.count_written(record.worker, 1);
+            self.shared.count_written(&record);
         }
         let committed = self.spool.committed();
         if committed.is_empty() {
@@ -404,15 +403,7 @@ impl<S: Storage> Writer<S> {
     }
 
     fn stand(&self) {
-        let (head, size) = (self.spool.head(), self.spool.size());
-        *lock(&self.shared.stand) = Stand {
-            head: head.n,
-            head_hash: head.hash.0,
-            bytes: size.bytes,
-            segments: count(size.segments),
-            oldest_n: size.oldest_n,
-            oldest_ms: size.oldest_ms,
-        };
+        *lock(&self.shared.stand) = (self.spool.head(), self.spool.size());
     }
 
     fn stopping(&self) -> Option<Instant> {

@@ -12,12 +12,10 @@
 #![allow(clippy::print_stdout)]
 
 use anyhow::Context;
-use postern_engine::record::Record;
-use postern_gateway::flow_log::{FlowLog, RECORD_BATCH, RecordSender, Told};
+use postern_gateway::flow_log::{FlowLog, Outgoing, Told};
 use postern_gateway::init;
-use postern_speed::world::{Gate, World, tcp};
+use postern_speed::world::{World, tcp};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -80,22 +78,15 @@ struct Load {
 
 fn run(log: &FlowLog, rate: u64, time: Duration) -> Load {
     let mut world = World::new(1000, 0);
-    let mut end = WorkersEnd {
-        sender: log.sender(0),
-        waiting: VecDeque::new(),
-        flows_waiting: 0,
-        before: (
-            world.gateway.engine().records_made(),
-            world.gateway.engine().attempts(),
-        ),
-    };
+    let mut outgoing = Outgoing::new(log.sender(0));
+    let engine = world.gateway.engine();
+    // Records and attempts of the world's own making.
+    let before = (engine.records_made(), engine.attempts());
     let handle = log.handle();
     let (mut flows, mut behind) = (0, 0);
     let mut turn = Instant::now();
     let begun = turn;
-    while begun.elapsed() < time
-        || world.gateway.engine().flows().len() > 1
-        || !end.waiting.is_empty()
+    while begun.elapsed() < time || world.gateway.engine().flows().len() > 1 || !outgoing.is_empty()
     {
         let so_far = u64::try_from(begun.elapsed().min(time).as_micros()).unwrap_or(u64::MAX);
         let due = (rate * so_far / 1_000_000).min(flows + BATCH);
@@ -108,7 +99,14 @@ fn run(log: &FlowLog, rate: u64, time: Duration) -> Load {
         flows = due;
         world.gateway.pass(turn.elapsed());
         turn = Instant::now();
-        end.hand_in(&mut world.gateway);
+        let engine = world.gateway.engine();
+        outgoing.hand_in(engine.take_records(), engine.flows().capacity());
+        outgoing.tell(Told {
+            made: engine.records_made() - before.0,
+            flows: engine.attempts() - before.1,
+            in_windows: engine.attempts_in_windows(),
+            ..Told::default()
+        });
         behind = behind.max(handle.status().lag);
     }
     Load {
@@ -124,42 +122,6 @@ fn open_and_close(world: &mut World, number: u64) {
     let there = world.laptop.sealed([flow.syn()]);
     world.gateway.receive(&there);
     world.gateway.send(&mut flow.reset());
-}
-
-/// As in the gateway's worker.
-struct WorkersEnd {
-    sender: RecordSender,
-    waiting: VecDeque<Record>,
-    flows_waiting: u64,
-    /// Records and attempts of the world's own making.
-    before: (u64, u64),
-}
-
-impl WorkersEnd {
-    fn hand_in(&mut self, gate: &mut Gate) {
-        let engine = gate.engine();
-        let made = engine.take_records();
-        self.flows_waiting += made.iter().map(Record::attempts).sum::<u64>();
-        self.waiting.extend(made);
-        self.sender.tell(Told {
-            made: engine.records_made() - self.before.0,
-            flows: engine.attempts() - self.before.1,
-            in_windows: engine.attempts_in_windows(),
-            in_worker: self.flows_waiting,
-        });
-        while !self.waiting.is_empty() {
-            let some = self.waiting.len().min(RECORD_BATCH);
-            let batch: Vec<Record> = self.waiting.drain(..some).collect();
-            let flows: u64 = batch.iter().map(Record::attempts).sum();
-            if let Err(back) = self.sender.offer(batch) {
-                back.into_iter()
-                    .rev()
-                    .for_each(|record| self.waiting.push_front(record));
-                return;
-            }
-            self.flows_waiting -= flows;
-        }
-    }
 }
 
 /// This thread, and those that it starts, on the first core.
