@@ -169,7 +169,10 @@ impl Report {
 
 fn reported(refusal: &Refusal) -> Option<ReportedRefusal> {
     let (kind, protocol, address, port, reason, rule, condition) = match &refusal.message {
-        Message::Hello { .. } | Message::Probe { .. } | Message::ProbeAnswer { .. } => return None,
+        Message::Hello { .. }
+        | Message::Probe { .. }
+        | Message::ProbeAnswer { .. }
+        | Message::Changed => return None,
         Message::Refused {
             protocol,
             address,

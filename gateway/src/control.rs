@@ -315,6 +315,7 @@ pub async fn explain(
         user: request.user.clone(),
         groups: request.groups.clone(),
         device: request.device.clone().unwrap_or_default(),
+        standing: Default::default(),
     };
     if let (Some(name), Some(store)) = (&request.device, store) {
         let device = store.device(name).await?;

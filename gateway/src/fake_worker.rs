@@ -2,9 +2,11 @@
 
 use crate::api::{FlowView, WorkerSnapshot};
 use crate::front_door::FrontDoor;
-use crate::worker_api::{Caller, Cut, Door, DoorCommand, WORKER_QUEUE, Worker, WorkerCommand};
+use crate::worker_api::{
+    Caller, Cut, DeviceRecord, Door, DoorCommand, WORKER_QUEUE, Worker, WorkerCommand,
+};
 use crate::workers::Workers;
-use postern_proto::keys::PrivateKey;
+use postern_proto::keys::{PrivateKey, PublicKey};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,6 +18,9 @@ pub(crate) struct FakeWorker(Arc<Mutex<Asked>>);
 pub(crate) struct Asked {
     pub(crate) devices: Vec<String>,
     pub(crate) removed: usize,
+    pub(crate) updated: Vec<DeviceRecord>,
+    pub(crate) rotated: Vec<PublicKey>,
+    pub(crate) told: usize,
     pub(crate) policies: Vec<String>,
     pub(crate) killed: usize,
     /// Says no to the next device.
@@ -68,6 +73,15 @@ impl FakeWorker {
                 asked.removed += 1;
                 let _ = done.send(cut);
             }
+            WorkerCommand::UpdateDevice { device, done, .. } => {
+                asked.updated.push(*device);
+                let _ = done.send(cut);
+            }
+            WorkerCommand::RotateDevice { next, done, .. } => {
+                asked.rotated.push(next);
+                let _ = done.send(Ok(()));
+            }
+            WorkerCommand::Tell { .. } => asked.told += 1,
             WorkerCommand::SetPolicy { policy, done, .. } => {
                 asked.policies.push(policy.hash().full());
                 let _ = done.send(cut);

@@ -13,6 +13,8 @@
 //! | [`plane`], [`worker`], [`front_door`], [`view`] | the data plane |
 //! | [`worker_api`], [`workers`] | what the control plane and one thread of the data plane say to each other; and all of them |
 //! | [`control`], [`enrol`], [`problem`] | what an admin can do |
+//! | [`device_api`], [`login`] | what a device can ask, inside the tunnel; how its user proves who they are |
+//! | [`audit`] | who changed what |
 //! | [`api`], [`admin`] | the same over a unix socket |
 //! | [`metrics`] | Prometheus and health |
 //! | [`profile`] | what a device is given |
@@ -21,9 +23,11 @@
 
 pub mod admin;
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod device_api;
 pub mod enrol;
 pub mod export;
 pub mod file_stamp;
@@ -32,6 +36,7 @@ pub mod front_door;
 pub mod init;
 pub mod key_file;
 pub mod live_config;
+pub mod login;
 pub mod metrics;
 pub mod plane;
 pub mod policy_watch;

@@ -213,6 +213,13 @@ impl DataWorker {
                     flows: cut.map_or(0, |cut| cut.flows),
                 });
             }
+            WorkerCommand::UpdateDevice { done, .. } => {
+                let _ = done.send(Cut::default());
+            }
+            WorkerCommand::RotateDevice { done, .. } => {
+                let _ = done.send(Err("not built yet".to_owned()));
+            }
+            WorkerCommand::Tell { .. } => {}
             WorkerCommand::SetPolicy {
                 policy,
                 changed,
@@ -273,6 +280,7 @@ impl DataWorker {
             groups: device.groups,
             key: device.key,
             addresses: vec![IpAddr::V4(device.v4), IpAddr::V6(device.v6)],
+            standing: device.standing,
         };
         self.gateway
             .add_device(device, preshared.as_ref(), endpoint, &mut self.outputs, now)

@@ -7,6 +7,8 @@
 use crate::api::{FlowFilter, FlowView, WorkerSnapshot};
 use crate::front_door::{DoorCounts, DoorFull, FrontDoor};
 use postern_engine::policy::Policy;
+use postern_engine::standing::Standing;
+use postern_proto::control::Message;
 use postern_proto::keys::{PresharedKey, PublicKey};
 use postern_proto::now::Mono;
 use std::fmt;
@@ -44,6 +46,36 @@ pub enum WorkerCommand {
         changed: Mono,
         /// What was cut.
         done: oneshot::Sender<Cut>,
+    },
+    /// Another standing, user or groups of a device that is known by its key: its live flows are
+    /// judged again before the answer. A device that is not there is no error: nothing is cut.
+    UpdateDevice {
+        /// As it is now.
+        device: Box<DeviceRecord>,
+        /// When the change was accepted: cuts are measured from here.
+        changed: Mono,
+        /// What was cut.
+        done: oneshot::Sender<Cut>,
+    },
+    /// Accept a second key for a device. Once it has completed a handshake, the flows and the
+    /// addresses are its own and the first key means nothing; until then nothing changes. Doing
+    /// it again replaces the second key.
+    RotateDevice {
+        /// The key in force.
+        key: PublicKey,
+        /// The key to come.
+        next: PublicKey,
+        /// The second secret of its handshake.
+        preshared_key: Option<PresharedKey>,
+        /// Done, or why not.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Tell a client something, if it listens.
+    Tell {
+        /// Whom.
+        key: PublicKey,
+        /// What.
+        message: Box<Message>,
     },
     /// Judge by this policy from now on, live flows included.
     SetPolicy {
@@ -166,7 +198,7 @@ pub struct DeviceRecord {
     pub key: PublicKey,
     /// The second secret of its handshake.
     pub preshared_key: Option<PresharedKey>,
-    /// Its IPv4 address in the tunnel.
+    /// Its IPv4 address in the tunnel; unspecified for a throw-away key, which has none.
     pub v4: Ipv4Addr,
     /// Its IPv6 address in the tunnel, with the same host number.
     pub v6: Ipv6Addr,
@@ -174,6 +206,8 @@ pub struct DeviceRecord {
     pub created: u64,
     /// Where it was last seen, so that a restarted gateway can call it.
     pub last_endpoint: Option<SocketAddr>,
+    /// What may change while it is connected.
+    pub standing: Standing,
 }
 
 /// The control plane's end of one thread's channel.
@@ -225,14 +259,23 @@ impl<C> Caller<C> {
         command: impl FnOnce(oneshot::Sender<T>) -> C,
     ) -> Result<Answer<T>, WorkerError> {
         let (done, answer) = oneshot::channel();
+        self.command(command(done))?;
+        Ok(Answer(answer))
+    }
+
+    /// Sends a command that has no answer.
+    ///
+    /// # Errors
+    /// The thread takes no command.
+    pub fn command(&self, command: C) -> Result<(), WorkerError> {
         self.commands
-            .try_send(command(done))
+            .try_send(command)
             .map_err(|error| match error {
                 TrySendError::Full(_) => WorkerError::Full,
                 TrySendError::Disconnected(_) => WorkerError::Gone,
             })?;
         (self.wake)();
-        Ok(Answer(answer))
+        Ok(())
     }
 }
 

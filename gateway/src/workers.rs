@@ -13,6 +13,8 @@ use crate::worker_api::{
 };
 use postern_engine::policy::Policy;
 use postern_io::clock::Clock;
+use postern_proto::control::Message;
+use postern_proto::keys::{PresharedKey, PublicKey};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +122,65 @@ impl Workers {
         let cut = cut?.by(deadline).await?;
         struck?.by(deadline).await?;
         Ok(cut)
+    }
+
+    /// Another standing, user or groups of a device: its flows are judged again before this
+    /// returns.
+    ///
+    /// # Errors
+    /// Its worker gave no answer.
+    pub async fn update_device(&self, device: DeviceRecord) -> Result<Cut, WorkerError> {
+        let changed = Clock::now().mono;
+        let (_, worker) = self.owner(device.v4)?;
+        let cut = worker.ask(|done| WorkerCommand::UpdateDevice {
+            device: Box::new(device),
+            changed,
+            done,
+        })?;
+        cut.by(self.deadline()).await
+    }
+
+    /// Accepts a second key for a device, which replaces the first when it is used. The worker
+    /// first, then the door. The inner error is the data plane's own refusal.
+    ///
+    /// # Errors
+    /// A thread gave no answer.
+    pub async fn rotate_device(
+        &self,
+        device: &DeviceRecord,
+        next: PublicKey,
+        preshared_key: Option<PresharedKey>,
+    ) -> Result<Result<(), String>, WorkerError> {
+        let key = device.key;
+        let (place, worker) = self.owner(device.v4)?;
+        let accepted = worker.ask(|done| WorkerCommand::RotateDevice {
+            key,
+            next,
+            preshared_key,
+            done,
+        })?;
+        if let Err(refused) = accepted.by(self.deadline()).await? {
+            return Ok(Err(refused));
+        }
+        let enrolled = self.threads.door.ask(|done| DoorCommand::Enrol {
+            key: next,
+            worker: place,
+            done,
+        })?;
+        let enrolled = enrolled.by(self.deadline()).await?;
+        Ok(enrolled.map_err(|full| full.to_string()))
+    }
+
+    /// Tells a client something, if it listens.
+    ///
+    /// # Errors
+    /// Its worker takes no command.
+    pub fn tell(&self, device: &DeviceRecord, message: Message) -> Result<(), WorkerError> {
+        let (_, worker) = self.owner(device.v4)?;
+        worker.command(WorkerCommand::Tell {
+            key: device.key,
+            message: Box::new(message),
+        })
     }
 
     /// Publishes a policy and cuts what it no longer allows. Done when the last worker has looked

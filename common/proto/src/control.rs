@@ -53,6 +53,9 @@ pub enum Message {
         /// The rule that decided.
         rule: String,
     },
+    /// Gateway to client: something that it should know of has changed; it may ask the control
+    /// API (`/v1/device`, `/v1/config`).
+    Changed,
     /// Client to gateway: does a packet of this length arrive? Padded to it.
     Probe {
         /// Comes back in the answer.
@@ -122,7 +125,10 @@ impl Message {
     fn is_padded(&self) -> bool {
         match self {
             Message::Probe { .. } | Message::ProbeAnswer { .. } => true,
-            Message::Hello { .. } | Message::Refused { .. } | Message::Cut { .. } => false,
+            Message::Hello { .. }
+            | Message::Refused { .. }
+            | Message::Cut { .. }
+            | Message::Changed => false,
         }
     }
 }

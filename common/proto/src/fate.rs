@@ -73,6 +73,16 @@ reasons! {
     // --- the verdict
     /// A control datagram that is no message a client may send.
     BadControl = "bad-control",
+    /// A throw-away key reaches the enrolment API and nothing else.
+    NotEnrolled = "not-enrolled",
+    /// The device waits for an admin's approval, or was denied it.
+    NotApproved = "not-approved",
+    /// The device's user has to log in first.
+    LoginRequired = "login-required",
+    /// The device's user is disabled.
+    UserDisabled = "user-disabled",
+    /// Control packets come faster than the gateway takes them in.
+    ControlBusy = "control-busy",
     /// The policy denies it.
     Policy = "policy",
     /// The destination is another device.

@@ -5,6 +5,7 @@
 
 use crate::policy::{Policy, Subject, SubjectIndex};
 use crate::rate::Rate;
+use crate::standing::Standing;
 use hashbrown::HashMap;
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Mono;
@@ -28,6 +29,8 @@ pub struct Device {
     pub key: PublicKey,
     /// The inner addresses that it owns, at most one of each family.
     pub addresses: Vec<IpAddr>,
+    /// What may change while it is connected.
+    pub standing: Standing,
 }
 
 /// The part of a record that says who.
@@ -88,6 +91,7 @@ impl DeviceState {
                 user: device.user.clone(),
                 groups,
                 device: device.name.clone(),
+                standing: device.standing.clone(),
             },
             device,
             flows: 0,

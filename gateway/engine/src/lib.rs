@@ -4,7 +4,8 @@
 //!
 //! 1. `proto::peers` decrypts it: which peer is this, is it a replay, is the key young enough;
 //! 2. `proto::packet` proves its structure;
-//! 3. [`identity`]: whose device is that, and is the inner source its own address;
+//! 3. [`identity`]: whose device is that, how does it stand ([`standing`]), and is the inner source
+//!    its own address;
 //! 4. [`flow`]: a known flow, judged under the facts in force, goes on at once;
 //! 5. [`policy`]: anything else is judged; [`gateway`] remembers the verdict;
 //! 6. [`hint`]: what its first bytes say of its protocol is noticed, and changes nothing;
@@ -26,4 +27,5 @@ pub mod policy;
 pub mod rate;
 pub mod record;
 pub mod settings;
+pub mod standing;
 pub mod words;

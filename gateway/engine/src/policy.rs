@@ -34,6 +34,7 @@ pub use explain::{Explanation, Failed, Nearest};
 pub use rule::{Condition, SubjectIndex};
 pub use tuple::{Tuple, TupleError};
 
+use crate::standing::Standing;
 use cases::Case;
 use error::Place;
 use index::Index;
@@ -65,7 +66,7 @@ pub struct Policy {
 pub struct PolicyHash(pub [u8; 32]);
 
 /// The facts of who asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Subject {
     /// None for a machine.
     pub user: Option<String>,
@@ -73,6 +74,9 @@ pub struct Subject {
     pub groups: Vec<String>,
     /// The device's name.
     pub device: String,
+    /// How the device stands: its login, what it reported, what an admin said of it.
+    #[serde(skip)]
+    pub standing: Standing,
 }
 
 /// Which rule decided. Rules count from zero in the order of the file.

@@ -315,6 +315,7 @@ impl World {
                 groups: vec![group.to_owned()],
                 key: own.public(),
                 addresses: vec![ip(&format!("100.96.0.{}", n + 2))],
+                standing: Default::default(),
             };
             let added = world
                 .gateway

@@ -3,6 +3,7 @@
 use super::{Device, Store, StoreError};
 use crate::worker_api::DeviceRecord;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use postern_engine::standing::Standing;
 use postern_proto::keys::PresharedKey;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -34,6 +35,7 @@ impl Store {
                 v6,
                 created: optional("created")?.unwrap_or(0),
                 last_endpoint: self.parsed(row, "last_endpoint")?,
+                standing: Standing::default(),
             },
             revoked: optional("revoked")?,
             last_handshake: optional("last_handshake")?,

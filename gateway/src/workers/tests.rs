@@ -26,6 +26,7 @@ fn device(name: &str, last: u8) -> DeviceRecord {
         v6: [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)].into(),
         created: 1,
         last_endpoint: None,
+        standing: Default::default(),
     }
 }
 

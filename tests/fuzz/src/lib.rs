@@ -119,6 +119,7 @@ pub fn policy(data: &[u8]) {
             user: user.map(str::to_owned),
             groups: vec![group.to_owned()],
             device: "laptop0".to_owned(),
+            standing: Default::default(),
         };
         let index = policy.index(&who);
         for (address, port, protocol) in [

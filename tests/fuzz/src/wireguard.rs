@@ -97,6 +97,7 @@ impl World {
                     groups: Vec::new(),
                     key: own.public(),
                     addresses: vec![inner],
+                    standing: Default::default(),
                 };
                 gateway
                     .add_device(device, None, None, &mut outs, now)

@@ -254,5 +254,6 @@ pub fn subject(laptop: usize, seed: u64) -> Subject {
         user: (laptop != 3).then(|| USERS[laptop % 3].to_owned()),
         groups,
         device: format!("laptop{laptop}"),
+        standing: Default::default(),
     }
 }

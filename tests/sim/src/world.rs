@@ -437,6 +437,7 @@ impl World {
             groups: device.subject.groups.clone(),
             key: self.laptops[n].public,
             addresses: device.addresses.clone(),
+            standing: Default::default(),
         };
         let mut outs = Outs::default();
         self.gateway

@@ -144,6 +144,7 @@ impl Ask {
             user: Some(inside(&from, "users").unwrap_or("somebody".to_owned())),
             groups: vec!["all-staff".to_owned(), group, "oncall".to_owned()],
             device: "laptop".to_owned(),
+            standing: Default::default(),
         };
         let ports = inside(&to, "ports").unwrap();
         let ports = if allowed {

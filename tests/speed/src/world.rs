@@ -75,6 +75,7 @@ impl World {
             groups: vec!["all-staff".to_owned(), "platform".to_owned()],
             key: laptop_key.public(),
             addresses: vec![DEVICE.into()],
+            standing: Default::default(),
         };
         let mut wire = Wire::default();
         engine

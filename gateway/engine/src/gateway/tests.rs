@@ -127,6 +127,7 @@ impl World {
                 groups: vec![(*group).to_owned()],
                 key: own.public(),
                 addresses: vec![inner],
+                standing: Default::default(),
             };
             gateway
                 .add_device(device, None, None, &mut Outs::default(), now)

@@ -98,6 +98,7 @@ pub(super) fn read(node: &Node, rules: &[Rule], faults: &mut Faults<'_>) -> Opti
             user: user.map(str::to_owned),
             groups,
             device: device.unwrap_or_default().to_owned(),
+            standing: Default::default(),
         },
         to: to?,
         allow: allow?,

@@ -39,6 +39,7 @@ fn who(user: &str, groups: &[&str]) -> Subject {
         user: Some(user.to_owned()),
         groups: groups.iter().map(|g| (*g).to_owned()).collect(),
         device: format!("{user}-laptop"),
+        standing: Default::default(),
     }
 }
 

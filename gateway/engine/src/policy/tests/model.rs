@@ -81,6 +81,7 @@ fn subject() -> impl Strategy<Value = Subject> {
             user: user.map(str::to_owned),
             groups: groups.into_iter().map(str::to_owned).collect(),
             device: device.to_owned(),
+            standing: Default::default(),
         }
     })
 }

@@ -1,0 +1,2 @@
+//! TCP inside the tunnel without a kernel.
+#![forbid(unsafe_code)]

@@ -1,0 +1,74 @@
+//! How a device stands: the facts about it that can change while it is connected, and that a
+//! verdict depends on. The control plane sets all of it at once; time alone may make it worse.
+
+use postern_proto::facts::Facts;
+use postern_proto::now::Wall;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The changing facts of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// A throw-away key: it reaches the enrolment API and nothing else, whatever the rest says.
+    pub guest: bool,
+    /// Why it reaches nothing at all, if so.
+    pub held: Option<Held>,
+    /// Without a session that lives, it reaches nothing.
+    pub session_required: bool,
+    /// The login in force.
+    pub session: Option<Session>,
+    /// What the device said of itself last.
+    pub reported: Option<Reported>,
+    /// What an admin said of it.
+    pub attributes: BTreeMap<String, Attribute>,
+}
+
+/// Why a device reaches nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// It waits for an admin's approval, or was denied it.
+    Approval,
+    /// Its user has to log in for the first time.
+    Login,
+    /// Its user is disabled.
+    UserDisabled,
+}
+
+/// A login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Names it in records.
+    pub id: Arc<str>,
+    /// `oidc`, `email`, `invitation`.
+    pub method: Arc<str>,
+    /// Who vouched for the user, for OIDC.
+    pub issuer: Option<Arc<str>>,
+    /// How the user proved who they are, as the issuer says (RFC 8176). Sorted.
+    pub amr: Vec<String>,
+    /// The authentication context class, as the issuer says.
+    pub acr: Option<String>,
+    /// When.
+    pub since: Wall,
+    /// When it ends by age.
+    pub until: Option<Wall>,
+}
+
+/// A posture report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// What it said.
+    pub facts: Arc<Facts>,
+    /// When it came.
+    pub at: Wall,
+    /// From then on it is stale, and counts as if it had never come.
+    pub fresh_until: Wall,
+}
+
+/// Something that an admin, or a program of theirs, says of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its value.
+    pub value: String,
+    /// From then on it is as if it were not there.
+    pub until: Option<Wall>,
+}

@@ -1,0 +1,62 @@
+//! A refusal to a device, in words and as an HTTP answer.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use postern_proto::device_api::{ApiError, ErrorCode};
+
+/// What went wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}; {help}")]
+pub struct DeviceProblem {
+    /// For programs; gives the status.
+    pub code: ErrorCode,
+    /// What went wrong.
+    pub error: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+impl DeviceProblem {
+    /// In words.
+    #[must_use]
+    pub fn new(code: ErrorCode, error: impl Into<String>, help: impl Into<String>) -> Self {
+        DeviceProblem {
+            code,
+            error: error.into(),
+            help: help.into(),
+        }
+    }
+
+    /// The HTTP status that goes with the code.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self.code {
+            ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+            ErrorCode::Forbidden | ErrorCode::LoginRefused | ErrorCode::WrongCode => {
+                StatusCode::FORBIDDEN
+            }
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::InvitationUsed | ErrorCode::Taken => StatusCode::CONFLICT,
+            ErrorCode::InvitationExpired
+            | ErrorCode::InvitationRevoked
+            | ErrorCode::LoginExpired => StatusCode::GONE,
+            ErrorCode::LoginPending => StatusCode::TOO_EARLY,
+        }
+    }
+}
+
+impl IntoResponse for DeviceProblem {
+    fn into_response(self) -> Response {
+        let body = Json(ApiError {
+            code: self.code,
+            error: self.error.clone(),
+            help: self.help.clone(),
+        });
+        (self.status(), body).into_response()
+    }
+}
