@@ -2,6 +2,7 @@
 //! All semantic errors are reported at once, each with its line and what to write instead.
 
 mod flow_log;
+mod identity;
 mod prove;
 mod raw;
 mod units;
@@ -10,6 +11,8 @@ pub use flow_log::{
     Auth, FileConfig, FlowLogConfig, Hints, LokiConfig, LokiFormat, OtlpConfig, Privacy,
     PushConfig, Sync, Treatment,
 };
+
+pub use identity::{KeysConfig, PostureConfig, SessionConfig};
 
 use crate::pool::Pool;
 use ipnet::IpNet;
@@ -61,6 +64,12 @@ pub struct Config {
     pub include: Option<Vec<IpNet>>,
     /// Seconds between keepalives in profiles; never if none.
     pub keepalive: Option<u16>,
+    /// How long a login lasts.
+    pub session: SessionConfig,
+    /// How often devices report, and how long that counts.
+    pub posture: PostureConfig,
+    /// How long a device's key lasts.
+    pub keys: KeysConfig,
     /// Threads that carry packets.
     pub workers: Workers,
     /// Bounds of the flow table.
@@ -182,10 +191,13 @@ pub enum ConfigError {
 impl Config {
     /// Every field and whether a change of it takes effect in the running gateway. `policy` is
     /// the path: the content of the policy file is always live.
-    pub const FIELDS: [(&'static str, Effect); 21] = [
+    pub const FIELDS: [(&'static str, Effect); 24] = [
         ("endpoint", Effect::Live),
         ("include", Effect::Live),
         ("keepalive", Effect::Live),
+        ("session", Effect::Live),
+        ("posture", Effect::Live),
+        ("keys", Effect::Live),
         ("name", Effect::Restart),
         ("mtu", Effect::Restart),
         ("listen_port", Effect::Restart),
@@ -260,6 +272,9 @@ impl Config {
             endpoints: newer.endpoints.clone(),
             include: newer.include.clone(),
             keepalive: newer.keepalive,
+            session: newer.session,
+            posture: newer.posture,
+            keys: newer.keys,
             ..self.clone()
         }
     }
@@ -275,6 +290,9 @@ impl Config {
             "endpoint" => self.endpoints != newer.endpoints,
             "include" => self.include != newer.include,
             "keepalive" => self.keepalive != newer.keepalive,
+            "session" => self.session != newer.session,
+            "posture" => self.posture != newer.posture,
+            "keys" => self.keys != newer.keys,
             "name" => self.name != newer.name,
             "mtu" => self.mtu != newer.mtu,
             "listen_port" => self.listen_port != newer.listen_port,

@@ -1,17 +1,23 @@
 //! From what the file says to what holds. Every proof appends to one list of problems.
 
 mod flow_log;
+mod keys;
 mod network;
+mod posture;
 mod push;
+mod session;
 
 use super::raw::{Field, OneOrMany, Raw, RawLimits, RawLog, RawOffload};
 use super::{Config, Egress, Limits, LogConfig, OnLogFailure, Problem, Workers, units};
 use flow_log::flow_log;
+use keys::keys;
 use network::{include, interface, pool};
 use postern_io::offload::Switches;
 use postern_proto::mtu::{DEFAULT_MTU, MAX_MTU, MIN_MTU};
 use postern_proto::profile::HostPort;
+use posture::posture;
 use serde_saphyr::Spanned;
+use session::session;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +87,9 @@ pub(super) fn prove(raw: Raw, path: &Path) -> Result<Config, Vec<Problem>> {
         ),
         include: include(p, raw.include, pool),
         keepalive: keepalive(p, raw.keepalive),
+        session: session(p, raw.session.unwrap_or_default()),
+        posture: posture(p, raw.posture.unwrap_or_default()),
+        keys: keys(p, raw.keys.unwrap_or_default()),
         limits: limits(p, raw.limits.unwrap_or_default()),
         log: log(p, raw.log.unwrap_or_default()),
     };

@@ -32,6 +32,12 @@ pub(super) struct Raw {
     pub(super) include: Field<Vec<Spanned<String>>>,
     pub(super) keepalive: Field<String>,
     #[serde(default)]
+    pub(super) session: Option<RawSession>,
+    #[serde(default)]
+    pub(super) posture: Option<RawPosture>,
+    #[serde(default)]
+    pub(super) keys: Option<RawKeys>,
+    #[serde(default)]
     pub(super) limits: Option<RawLimits>,
     #[serde(default)]
     pub(super) log: Option<RawLog>,
@@ -96,6 +102,27 @@ pub(super) struct RawOtlp {
     pub(super) timeout: Field<String>,
     pub(super) batch_bytes: Field<String>,
     pub(super) batch_age: Field<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSession {
+    pub(super) required: Option<bool>,
+    pub(super) max_age: Field<String>,
+    pub(super) warn_before: Field<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPosture {
+    pub(super) report_every: Field<String>,
+    pub(super) stale_after: Field<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKeys {
+    pub(super) rotate_after: Field<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -2,6 +2,7 @@ use super::*;
 use postern_io::offload::Half;
 
 mod flow_log;
+mod identity;
 
 const LEAST: &str = "pool_v6: fd6a:3c1e:9d20:1::/64\n";
 
