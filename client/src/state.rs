@@ -3,6 +3,7 @@
 //!
 //! Road out: packet proved, inner source ours, destination in the include list, sealed.
 //! Road in: opened, packet proved, source in the include list, destination ours, to the TUN.
+//! The gateway's control API is on neither: its packets are for the client itself.
 
 use crate::prefixes::Prefixes;
 use postern_proto::control::{self, Message};
@@ -19,9 +20,15 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use inside::is_from_control;
+
+mod inside;
+mod rotation;
 mod talk;
 mod types;
 
+pub use inside::CONTROL_PACKETS;
+pub use rotation::KeyChange;
 pub use types::{Config, Outcome, Refusal, Status};
 
 /// Packets that wait for the first key, so that a SYN is not lost to the handshake. The oldest
@@ -61,6 +68,11 @@ pub struct Client {
     try_again: Mono,
     drops: DropCounts,
     refusals: VecDeque<Refusal>,
+    /// From the control API, for the client itself.
+    inside: VecDeque<Vec<u8>>,
+    /// The gateway said that something has changed.
+    changed: bool,
+    rotation: rotation::Rotation,
 }
 
 impl Client {
@@ -75,9 +87,10 @@ impl Client {
             keepalive: config.keepalive,
             mtu: usize::from(config.mtu),
         };
-        let mut peers = Peers::new(config.private_key, 0, 0, seed);
+        let mut peers = Peers::new(config.private_key, rotation::FIRST, rotation::BITS, seed);
         let gateway = peers.add(config.gateway_key, &settings, None)?;
         Ok(Client {
+            rotation: rotation::Rotation::new(config.gateway_key, &settings),
             peers,
             gateway,
             addresses: config.addresses,
@@ -97,6 +110,8 @@ impl Client {
             try_again: Mono::NEVER,
             drops: DropCounts::default(),
             refusals: VecDeque::new(),
+            inside: VecDeque::new(),
+            changed: false,
         })
     }
 
@@ -150,7 +165,8 @@ impl Client {
         if self.include.contains(from.remote.ip()) {
             return self.dropped(DropReason::NotIncluded);
         }
-        let outcome = match self.peers.receive(from, ecn, datagram, out, now) {
+        let inbound = self.receive(from, ecn, datagram, out, now);
+        let outcome = match inbound {
             Inbound::Packet { len, .. } => {
                 self.heard();
                 self.deliver(len, out, now)
@@ -185,7 +201,7 @@ impl Client {
         let verdict = PacketView::parse(packet).and_then(|view| {
             if !self.addresses.contains(&view.source) {
                 Err(DropReason::SpoofedSource)
-            } else if self.beyond(view.destination) {
+            } else if self.beyond(view.destination) && !self.is_for_control(&view) {
                 Ok(())
             } else {
                 if let Some(len) = reply::refuse(&view, out.packet()) {
@@ -227,6 +243,7 @@ impl Client {
             self.peers.initiate(self.gateway, out, now);
         }
         self.peers.timeout(out, now);
+        self.turn_rotation(out, now);
         self.settle(out, now);
         self.probe(out, now);
     }
@@ -239,6 +256,7 @@ impl Client {
             .min(self.next_endpoint)
             .min(self.try_again)
             .min(self.path.next_deadline())
+            .min(self.rotation.next_deadline())
     }
 
     /// A packet could be sent now.
@@ -310,6 +328,10 @@ impl Client {
             }
             if is_about_our_hello(&view) {
                 return Outcome::Consumed;
+            }
+            if is_from_control(&view) {
+                let packet = packet.to_vec();
+                return self.keep_inside(packet);
             }
         }
         reply::clamp_mss(packet, self.path.mtu().into());
@@ -395,6 +417,7 @@ impl Client {
     fn use_endpoint(&mut self) {
         if let Some(&endpoint) = self.endpoints.get(self.at) {
             self.peers.set_endpoint(self.gateway, endpoint.into());
+            self.rotation.set_endpoint(endpoint.into());
         }
     }
 

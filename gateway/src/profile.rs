@@ -28,6 +28,9 @@ pub fn profile(
             .keepalive
             .map(|seconds| Duration::from_secs(u64::from(seconds))),
         preshared_key,
+        key_since: None,
+        next_private_key: None,
+        next_preshared_key: None,
     }
 }
 

@@ -26,6 +26,9 @@ fn profile(include: &[&str]) -> Profile {
         include: include.iter().map(|text| net(text)).collect(),
         keepalive: None,
         preshared_key: None,
+        key_since: None,
+        next_private_key: None,
+        next_preshared_key: None,
     }
 }
 

@@ -59,7 +59,8 @@ impl Client {
         // It is Postern, which passes congestion marks on.
         self.peers.set_ecn_mode(self.gateway, Mode::Normal);
         match message {
-            Message::Hello { .. } | Message::Probe { .. } | Message::Changed => {}
+            Message::Hello { .. } | Message::Probe { .. } => {}
+            Message::Changed => self.changed = true,
             Message::ProbeAnswer { id } => {
                 let size = u16::try_from(len).unwrap_or(u16::MAX);
                 self.path.answered(id, size, now.mono);

@@ -6,7 +6,9 @@ use postern_proto::mtu::PACKET_ROOM;
 use postern_proto::now::Wall;
 
 mod ecn;
+mod inside;
 mod path;
+mod rotation;
 
 const CLIENT: [u8; 4] = [100, 96, 0, 2];
 const GATEWAY: [u8; 4] = [100, 96, 0, 1];

@@ -356,6 +356,20 @@ impl Peers {
         }
     }
 
+    /// Changes a peer's [`Settings::keepalive`] and [`Settings::mtu`].
+    pub fn adjust<O: Outbox + ?Sized>(
+        &mut self,
+        id: PeerId,
+        (keepalive, mtu): (Option<Duration>, usize),
+        out: &mut O,
+        now: Now,
+    ) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.tunnel.adjust(keepalive, mtu, now);
+            self.settle(id, out, now);
+        }
+    }
+
     /// Says whether a peer passes congestion marks on. With its next key that must be said anew,
     /// for another program may use it by then.
     pub fn set_ecn_mode(&mut self, id: PeerId, mode: ecn::Mode) {

@@ -45,6 +45,20 @@ pub struct Profile {
     /// The second secret of the handshake, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "preshared")]
     pub preshared_key: Option<PresharedKey>,
+    /// When the key came into use, seconds since 1970. Absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_since: Option<u64>,
+    /// The key that is to replace `private_key`: written before its first use, and tried beside
+    /// the other until the gateway has answered it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "expose_private"
+    )]
+    pub next_private_key: Option<PrivateKey>,
+    /// The second secret that goes with `next_private_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "preshared")]
+    pub next_preshared_key: Option<PresharedKey>,
 }
 
 /// The gateway, as a device sees it.
@@ -132,12 +146,6 @@ impl Profile {
             say(
                 "gateway.endpoints".into(),
                 "empty; write at least one HOST:PORT",
-            );
-        }
-        if self.include.is_empty() {
-            say(
-                "include".into(),
-                "empty: nothing would use the tunnel; write the target addresses",
             );
         }
         for (place, net) in self.include.iter().enumerate() {
@@ -337,7 +345,23 @@ mod tests {
             include: vec!["192.0.2.10/32".parse().expect("net")],
             keepalive: Some(Duration::from_secs(25)),
             preshared_key: Some(PresharedKey([9; 32])),
+            key_since: Some(1_800_000_000),
+            next_private_key: Some(PrivateKey::from_random([8; 32])),
+            next_preshared_key: Some(PresharedKey([10; 32])),
         }
+    }
+
+    #[test]
+    fn a_profile_without_the_newer_fields_is_read_and_gains_none() {
+        let mut old = good();
+        (old.key_since, old.next_private_key, old.next_preshared_key) = (None, None, None);
+        let text = serde_json::to_string(&old).expect("serialises");
+        assert!(
+            !text.contains("next_") && !text.contains("key_since"),
+            "{text}"
+        );
+        let again: Profile = serde_json::from_str(&text).expect("an old profile");
+        assert_eq!(again.check(), []);
     }
 
     #[test]
@@ -353,15 +377,11 @@ mod tests {
     fn debug_shows_no_secret() {
         let profile = good();
         let shown = format!("{profile:?}");
-        let secret = profile
-            .private_key
-            .as_ref()
-            .expect("has one")
-            .expose_base64();
-        assert!(
-            !shown.contains(&secret) && shown.contains("PresharedKey(redacted)"),
-            "{shown}"
-        );
+        for key in [&profile.private_key, &profile.next_private_key] {
+            let secret = key.as_ref().expect("has one").expose_base64();
+            assert!(!shown.contains(&secret), "{shown}");
+        }
+        assert!(shown.contains("PresharedKey(redacted)"), "{shown}");
     }
 
     #[test]

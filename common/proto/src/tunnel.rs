@@ -223,6 +223,12 @@ impl Tunnel {
         .unwrap_or_else(Opened::Dropped)
     }
 
+    /// Changes [`Settings::keepalive`] and [`Settings::mtu`].
+    pub fn adjust(&mut self, keepalive: Option<Duration>, mtu: usize, now: Now) {
+        self.mtu = mtu;
+        self.timers.set_keepalive(keepalive, now.mono);
+    }
+
     /// Bytes that [`Tunnel::seal`] needs for a packet of `len` bytes.
     #[must_use]
     pub fn sealed_len(&self, len: usize) -> usize {

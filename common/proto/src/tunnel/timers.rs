@@ -78,6 +78,12 @@ impl Timers {
         }
     }
 
+    /// Another pause, from the next packet on.
+    pub(super) fn set_keepalive(&mut self, keepalive: Option<Duration>, now: Mono) {
+        self.keepalive = keepalive.filter(|interval| !interval.is_zero());
+        self.traversed(now);
+    }
+
     /// The next moment at which [`Timers::due`] has something to say.
     pub(super) fn next(&self) -> Mono {
         // Asked for each packet: no iterator that skips.
