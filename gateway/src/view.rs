@@ -9,7 +9,7 @@ use postern_engine::counters::{Counters, Histogram};
 use postern_engine::denials::WINDOWS;
 use postern_engine::flow::Flow;
 use postern_engine::flow::tcp::TcpState;
-use postern_engine::gateway::Gateway;
+use postern_engine::gateway::{CONTROL_QUEUE, Gateway};
 use postern_engine::hint::WATCHES;
 use postern_engine::identity::DeviceState;
 use postern_io::road::{Inputs, Outputs};
@@ -93,6 +93,7 @@ pub fn snapshot(
         queues: vec![
             queue("flows", gateway.flows().len(), gateway.flows().capacity()),
             queue("denial-windows", gateway.denial_windows(), WINDOWS),
+            queue("control-packets", gateway.control_waiting(), CONTROL_QUEUE),
             queue("hint-watches", gateway.hints().len(), WATCHES),
             queue(
                 "records-waiting",

@@ -86,6 +86,10 @@ pub struct Counters {
     pub flows_closed: BTreeMap<&'static str, u64>,
     /// Control messages taken in.
     pub control_messages: u64,
+    /// Packets of devices that were handed to the control API.
+    pub control_packets_out: u64,
+    /// Packets of the control API to devices.
+    pub control_packets_in: u64,
     /// How long a verdict took, in nanoseconds.
     pub verdict: Histogram,
     /// From the change to the reset of each flow that it ended, in microseconds.
@@ -113,6 +117,8 @@ impl Default for Counters {
             attempts_denied: 0,
             flows_closed: BTreeMap::new(),
             control_messages: 0,
+            control_packets_out: 0,
+            control_packets_in: 0,
             verdict: Histogram::new(&VERDICT_BUCKETS),
             change_to_cut: Histogram::new(&CUT_BUCKETS),
         }

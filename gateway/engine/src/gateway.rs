@@ -5,6 +5,7 @@
 //! | `gateway.rs` | state, commands, time |
 //! | `gateway/road_in.rs` | a datagram from a laptop, to a verdict, to the target |
 //! | `gateway/road_back.rs` | a packet from a target, back to the laptop |
+//! | `gateway/control_road.rs` | packets from and to the control API, which open no flow |
 //! | `gateway/path_mtu.rs` | what the path to each device carries |
 //! | `gateway/judge.rs` | a verdict for a new flow; refusals and their answers |
 //! | `gateway/rejudge.rs` | facts changed: live flows are judged again and cut |
@@ -13,6 +14,7 @@
 //! Every command and every packet comes with the time and with an [`Outbox`]; nothing is kept
 //! for later but flows, windows and records.
 
+mod control_road;
 mod judge;
 mod log;
 mod path_mtu;
@@ -20,6 +22,7 @@ mod rejudge;
 mod road_back;
 mod road_in;
 
+pub use control_road::{CONTROL_QUEUE, ControlPacket};
 pub use rejudge::Cut;
 
 use crate::counters::Counters;
@@ -63,6 +66,8 @@ pub struct Gateway {
     resume_until: Mono,
     log_writable: bool,
     log: log::Log,
+    /// Packets to the control API that nobody took yet.
+    control: Vec<ControlPacket>,
     counters: Counters,
     /// Verdicts by rule of the policy in force; merged into `counters` by name.
     rule_counts: Vec<crate::counters::RuleCount>,
@@ -98,6 +103,7 @@ impl Gateway {
             resume_until: now.mono + TCP_IDLE,
             log_writable: true,
             log: log::Log::new(&settings),
+            control: Vec::new(),
             counters: Counters::default(),
             rule_counts: Vec::new(),
             opened: 0,
@@ -250,6 +256,13 @@ impl Gateway {
     pub fn closed(&self, reason: CloseReason) -> u64 {
         let closed = &self.counters.flows_closed;
         closed.get(reason.as_str()).copied().unwrap_or(0)
+    }
+
+    /// The device that a key belongs to.
+    fn find_device(&self, key: &PublicKey) -> Option<PeerId> {
+        self.peers
+            .find(key)
+            .filter(|peer| self.devices.get(*peer).is_some())
     }
 
     /// Which of the gateway's shards this is.

@@ -70,6 +70,7 @@ pub struct DeviceState {
     /// Facts about this device changed at this generation.
     pub generation: u64,
     pub(crate) answers: Rate,
+    pub(crate) control: Rate,
     /// The inner MTU that its client uses, bytes, and until when that counts.
     pub(crate) path_mtu: Option<(u16, Mono)>,
     index: Option<(u64, SubjectIndex)>,
@@ -99,6 +100,7 @@ impl DeviceState {
             client_version: None,
             generation,
             answers: Rate::default(),
+            control: Rate::default(),
             path_mtu: None,
             index: None,
         }

@@ -14,10 +14,13 @@ use crate::settings::OnLogFailure;
 use postern_proto::control::Message;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::FlowKey;
+use postern_proto::invitation;
 use postern_proto::now::Now;
 use postern_proto::outbox::Outbox;
 use postern_proto::packet::PacketView;
 use postern_proto::peers::PeerId;
+use postern_proto::reply;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,12 +137,13 @@ impl Gateway {
     /// An address of a pool that is not the gateway's own belongs, now or later, to a device.
     fn is_device_address(&self, key: &FlowKey) -> bool {
         let target = key.target();
-        !self.settings.addresses.contains(&target)
-            && self
-                .settings
-                .pools
-                .iter()
-                .any(|pool| pool.contains(&target))
+        is_guest_address(target)
+            || !self.settings.addresses.contains(&target)
+                && self
+                    .settings
+                    .pools
+                    .iter()
+                    .any(|pool| pool.contains(&target))
     }
 
     /// Counts a refusal, writes its record if it is the first of its kind, and says what to tell
@@ -202,6 +206,19 @@ impl Gateway {
             reason,
             answer: None,
             notice: None,
+        }
+    }
+
+    /// A throw-away key beyond the enrolment API: recorded and answered.
+    pub(super) fn refuse_guest(&mut self, peer: PeerId, view: &PacketView<'_>, now: Now) -> Fate {
+        let reason = DropReason::NotEnrolled;
+        let notice = view
+            .key_from_device()
+            .and_then(|key| self.deny(Attempt::of(peer, &key, reason), now));
+        Fate::Refuse {
+            reason,
+            answer: reply::refuse(view, &mut self.answer),
+            notice,
         }
     }
 
@@ -369,7 +386,11 @@ impl Gateway {
 }
 
 /// Reasons that are not the policy's have words of their own.
-const OWN_WORDS: [(DropReason, &str); 5] = [
+const OWN_WORDS: [(DropReason, &str); 6] = [
+    (
+        DropReason::NotEnrolled,
+        "a throw-away key reaches the enrolment API and nothing else; join first",
+    ),
     (
         DropReason::SpoofedSource,
         "the source is not an address of this device",
@@ -401,6 +422,15 @@ pub(super) fn tuple(key: &FlowKey) -> Tuple {
         address: key.target(),
         port: key.target_port,
         protocol: key.protocol,
+    }
+}
+
+/// No target lies where throw-away keys have their addresses.
+fn is_guest_address(address: IpAddr) -> bool {
+    let net = |v6: Ipv6Addr| v6.to_bits() >> (128 - u32::from(invitation::PREFIX_LEN));
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => net(v6) == net(invitation::GATEWAY),
     }
 }
 

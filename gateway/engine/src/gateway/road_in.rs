@@ -32,6 +32,8 @@ pub(super) enum Fate {
         reason: CloseReason,
         answer: Option<usize>,
     },
+    /// To the control API.
+    Control,
     /// Taken in by the gateway itself.
     Consumed,
     /// A probe of the path, which is answered.
@@ -127,6 +129,10 @@ impl Gateway {
                 self.cut_flow(slot, reason, out, now);
                 self.answer_device(peer, answer, out, now);
             }
+            Fate::Control => {
+                let packet = out.packet().get(..len).unwrap_or_default();
+                self.queue_control(peer, packet);
+            }
             Fate::Consumed => self.counters.control_messages += 1,
             Fate::Probe { id } => {
                 self.counters.control_messages += 1;
@@ -146,6 +152,12 @@ impl Gateway {
         };
         if !device.owns(view.source) {
             return self.refuse_spoofed(peer, view, now);
+        }
+        if self.is_for_control(device, view) {
+            return self.fate_of_control(peer, now);
+        }
+        if device.device.standing.guest {
+            return self.refuse_guest(peer, view, now);
         }
         for address in &self.settings.addresses {
             if let Some(message) = control::payload(view, *address) {

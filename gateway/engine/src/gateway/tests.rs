@@ -11,6 +11,7 @@ use postern_proto::{mtu, reply};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+mod control_road;
 mod hints;
 mod path_mtu;
 
@@ -116,48 +117,59 @@ impl World {
             seed: 7,
             stopwatch: || 0,
         };
-        let mut gateway = Gateway::new(settings, &key, policy(POLICY), now);
-        let mut laptops = Vec::new();
-        for (n, group) in (0_u8..).zip(groups) {
-            let own = PrivateKey::from_random([10 + n; 32]);
-            let inner = ip(&format!("100.96.0.{}", n + 2));
-            let device = Device {
-                name: format!("laptop{n}"),
-                user: Some(format!("user{n}")),
-                groups: vec![(*group).to_owned()],
-                key: own.public(),
-                addresses: vec![inner],
-                standing: Default::default(),
-            };
-            gateway
-                .add_device(device, None, None, &mut Outs::default(), now)
-                .expect("new");
-            let mut peers = Peers::new(own, 0, 0, u64::from(n));
-            let outer: SocketAddr = "203.0.113.1:51820".parse().expect("literal");
-            let id = peers
-                .add(key.public(), &Tunnel::default(), Some(outer.into()))
-                .expect("one peer");
-            let address = format!("198.51.100.{n}:5000").parse().expect("literal");
-            laptops.push(Laptop {
-                peers,
-                gateway: id,
-                address,
-                inner,
-            });
-        }
+        let gateway = Gateway::new(settings, &key, policy(POLICY), now);
         let mut world = World {
             gateway,
             now,
-            laptops,
+            laptops: Vec::new(),
             target: Vec::new(),
         };
-        for laptop in 0..world.laptops.len() {
-            let mut outs = Outs::default();
-            let side = &mut world.laptops[laptop];
-            side.peers.initiate(side.gateway, &mut outs, now);
-            world.deliver(laptop, outs);
+        for group in groups {
+            world.enrol(|device| device.groups = vec![(*group).to_owned()]);
         }
         world
+    }
+
+    /// One more laptop, which has a session; `change` says how its device differs.
+    fn enrol(&mut self, change: impl FnOnce(&mut Device)) -> usize {
+        let laptop = self.laptops.len();
+        let n = u8::try_from(laptop).expect("few");
+        let own = PrivateKey::from_random([10 + n; 32]);
+        let mut device = Device {
+            name: format!("laptop{n}"),
+            user: Some(format!("user{n}")),
+            groups: Vec::new(),
+            key: own.public(),
+            addresses: vec![ip(&format!("100.96.0.{}", n + 2))],
+            standing: Default::default(),
+        };
+        change(&mut device);
+        let inner = device.addresses[0];
+        self.gateway
+            .add_device(device, None, None, &mut Outs::default(), self.now)
+            .expect("new");
+        let mut peers = Peers::new(own, 0, 0, u64::from(n));
+        let outer: SocketAddr = "203.0.113.1:51820".parse().expect("literal");
+        let gateway = PrivateKey::from_random([1; 32]).public();
+        let id = peers
+            .add(gateway, &Tunnel::default(), Some(outer.into()))
+            .expect("one peer");
+        self.laptops.push(Laptop {
+            peers,
+            gateway: id,
+            address: format!("198.51.100.{n}:5000").parse().expect("literal"),
+            inner,
+        });
+        self.connect(laptop);
+        laptop
+    }
+
+    /// The laptop asks for a key.
+    fn connect(&mut self, laptop: usize) {
+        let mut outs = Outs::default();
+        let side = &mut self.laptops[laptop];
+        side.peers.initiate(side.gateway, &mut outs, self.now);
+        self.deliver(laptop, outs);
     }
 
     /// Carries datagrams both ways until nothing moves; returns the packets the laptop got.
@@ -247,7 +259,7 @@ fn tcp(flags: u8, from: (&str, u16), to: (&str, u16), seq: u32, ack: u32) -> Vec
     let (from, to) = ((ip(from.0), from.1), (ip(to.0), to.1));
     let len = reply::tcp_reset(from, to, seq, Some(ack), &mut packet).expect("room");
     packet.truncate(len);
-    packet[33] = flags;
+    packet[if from.0.is_ipv4() { 33 } else { 53 }] = flags;
     packet
 }
 
