@@ -3,6 +3,7 @@
 
 mod flow_log;
 mod identity;
+mod login;
 mod prove;
 mod raw;
 mod units;
@@ -13,6 +14,8 @@ pub use flow_log::{
 };
 
 pub use identity::{KeysConfig, PostureConfig, SessionConfig};
+
+pub use login::{EmailConfig, EmailTls, LoginConfig, ProviderConfig, UserClaim};
 
 use crate::pool::Pool;
 use ipnet::IpNet;
@@ -76,6 +79,8 @@ pub struct Config {
     pub limits: Limits,
     /// The program's own log, on stderr.
     pub log: LogConfig,
+    /// How users prove who they are.
+    pub login: LoginConfig,
 }
 
 /// What targets see as the source of a flow.
@@ -191,10 +196,11 @@ pub enum ConfigError {
 impl Config {
     /// Every field and whether a change of it takes effect in the running gateway. `policy` is
     /// the path: the content of the policy file is always live.
-    pub const FIELDS: [(&'static str, Effect); 24] = [
+    pub const FIELDS: [(&'static str, Effect); 25] = [
         ("endpoint", Effect::Live),
         ("include", Effect::Live),
         ("keepalive", Effect::Live),
+        ("login", Effect::Live),
         ("session", Effect::Live),
         ("posture", Effect::Live),
         ("keys", Effect::Live),
@@ -272,6 +278,7 @@ impl Config {
             endpoints: newer.endpoints.clone(),
             include: newer.include.clone(),
             keepalive: newer.keepalive,
+            login: newer.login.clone(),
             session: newer.session,
             posture: newer.posture,
             keys: newer.keys,
@@ -290,6 +297,7 @@ impl Config {
             "endpoint" => self.endpoints != newer.endpoints,
             "include" => self.include != newer.include,
             "keepalive" => self.keepalive != newer.keepalive,
+            "login" => self.login != newer.login,
             "session" => self.session != newer.session,
             "posture" => self.posture != newer.posture,
             "keys" => self.keys != newer.keys,

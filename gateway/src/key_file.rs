@@ -2,9 +2,13 @@
 
 use postern_proto::keys::{PresharedKey, PrivateKey};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// No secret is longer, bytes.
+const LONGEST: u64 = 64 << 10;
 
 /// Why there is no private key.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,38 @@ pub fn read(path: &Path) -> Result<PrivateKey, KeyFileError> {
 pub fn lets_others_in(file: &File) -> io::Result<Option<u32>> {
     let mode = file.metadata()?.mode() & 0o7777;
     Ok((mode & 0o077 != 0).then_some(mode))
+}
+
+/// The secret of a file that holds one line. The error does not show it.
+///
+/// # Errors
+/// As [`text`]; or it is empty, or more than a line.
+pub fn one_line(path: &Path) -> io::Result<Zeroizing<String>> {
+    let text = text(path)?;
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.is_empty() || line.contains(['\r', '\n']) {
+        let problem = format!("{}: must hold one line, the secret", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+/// What a file of secrets holds, 64 KiB at most.
+///
+/// # Errors
+/// It cannot be read, is no text, or lets others in.
+pub fn text(path: &Path) -> io::Result<Zeroizing<String>> {
+    let at =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let file = File::open(path).map_err(at)?;
+    if let Some(mode) = lets_others_in(&file).map_err(at)? {
+        let path = path.display();
+        let problem = format!("{path}: mode {mode:04o} lets others in; help: chmod 600 {path}");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(LONGEST).read_to_string(&mut text).map_err(at)?;
+    Ok(text)
 }
 
 /// Writes a new file that only its owner can read, from the first moment. Refuses to overwrite.

@@ -33,6 +33,7 @@ pub mod export;
 pub mod file_stamp;
 pub mod flow_log;
 pub mod front_door;
+mod https;
 pub mod init;
 pub mod key_file;
 pub mod live_config;

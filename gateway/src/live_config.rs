@@ -6,11 +6,11 @@ use crate::file_stamp::Watched;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 
-/// The configuration in force and what became of the file since.
-#[derive(Debug)]
+/// The configuration in force and what became of the file since. Clones see the same.
+#[derive(Clone, Debug)]
 pub struct LiveConfig {
-    running: ArcSwap<Config>,
-    state: ArcSwap<FileState>,
+    running: Arc<ArcSwap<Config>>,
+    state: Arc<ArcSwap<FileState>>,
 }
 
 /// What became of gateway.yaml since the start.
@@ -27,8 +27,8 @@ impl LiveConfig {
     #[must_use]
     pub fn new(config: Config) -> Self {
         LiveConfig {
-            running: ArcSwap::from_pointee(config),
-            state: ArcSwap::from_pointee(FileState::default()),
+            running: Arc::new(ArcSwap::from_pointee(config)),
+            state: Arc::new(ArcSwap::from_pointee(FileState::default())),
         }
     }
 

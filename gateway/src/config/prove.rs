@@ -2,6 +2,7 @@
 
 mod flow_log;
 mod keys;
+mod login;
 mod network;
 mod posture;
 mod push;
@@ -11,6 +12,7 @@ use super::raw::{Field, OneOrMany, Raw, RawLimits, RawLog, RawOffload};
 use super::{Config, Egress, Limits, LogConfig, OnLogFailure, Problem, Workers, units};
 use flow_log::flow_log;
 use keys::keys;
+use login::login;
 use network::{include, interface, pool};
 use postern_io::offload::Switches;
 use postern_proto::mtu::{DEFAULT_MTU, MAX_MTU, MIN_MTU};
@@ -92,6 +94,7 @@ pub(super) fn prove(raw: Raw, path: &Path) -> Result<Config, Vec<Problem>> {
         keys: keys(p, raw.keys.unwrap_or_default()),
         limits: limits(p, raw.limits.unwrap_or_default()),
         log: log(p, raw.log.unwrap_or_default()),
+        login: login(p, raw.login.unwrap_or_default(), &folder),
     };
     if problems.is_empty() {
         Ok(config)

@@ -41,6 +41,8 @@ pub(super) struct Raw {
     pub(super) limits: Option<RawLimits>,
     #[serde(default)]
     pub(super) log: Option<RawLog>,
+    #[serde(default)]
+    pub(super) login: Option<RawLogin>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -123,6 +125,43 @@ pub(super) struct RawPosture {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawKeys {
     pub(super) rotate_after: Field<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLogin {
+    pub(super) providers: Field<Vec<Spanned<RawProvider>>>,
+    pub(super) email: Field<RawEmail>,
+}
+
+/// `client_secret` is here only to say where it belongs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProvider {
+    pub(super) name: Field<String>,
+    pub(super) issuer: Field<String>,
+    pub(super) client_id: Field<String>,
+    pub(super) client_secret: Field<IgnoredAny>,
+    pub(super) client_secret_file: Field<String>,
+    pub(super) user_claim: Field<String>,
+    pub(super) groups_claim: Field<String>,
+    pub(super) scopes: Field<Vec<String>>,
+    pub(super) ca_file: Field<String>,
+    pub(super) clock_skew: Field<String>,
+}
+
+/// `password` is here only to say where it belongs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEmail {
+    pub(super) server: Field<String>,
+    pub(super) tls: Field<String>,
+    pub(super) username: Field<String>,
+    pub(super) password: Field<IgnoredAny>,
+    pub(super) password_file: Field<String>,
+    pub(super) ca_file: Field<String>,
+    pub(super) from: Field<String>,
+    pub(super) allow: Field<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

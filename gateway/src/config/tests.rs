@@ -3,6 +3,7 @@ use postern_io::offload::Half;
 
 mod flow_log;
 mod identity;
+mod login;
 
 const LEAST: &str = "pool_v6: fd6a:3c1e:9d20:1::/64\n";
 

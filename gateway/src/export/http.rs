@@ -4,24 +4,16 @@
 use super::driver::Failure;
 use super::secret;
 use crate::config::{Auth, PushConfig};
+use crate::https::{self, Connector};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
     AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use std::error::Error;
-use std::fmt::Write;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Runtime;
 
@@ -30,8 +22,6 @@ const LONGEST_ANSWER: usize = 64 << 10;
 
 /// Characters of an answer that are shown, at most.
 const LONGEST_QUOTE: usize = 200;
-
-type Connector = HttpsConnector<HttpConnector>;
 
 /// Posts batches to one address, one at a time, over a connection that stays open.
 pub(super) struct Poster {
@@ -79,7 +69,11 @@ impl Poster {
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = self.headers.clone();
         let exchange = async {
-            let answer = self.client.request(request).await.map_err(|e| chain(&e))?;
+            let answer = self
+                .client
+                .request(request)
+                .await
+                .map_err(|e| https::chain(&e))?;
             read(answer).await
         };
         let result = self
@@ -167,73 +161,9 @@ fn quote(body: &[u8]) -> String {
     }
 }
 
-/// An error with what caused it.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
-}
-
 fn connector(config: &PushConfig) -> io::Result<Connector> {
     let secure = config.url.scheme_str() == Some("https");
-    let roots = match &config.ca_file {
-        Some(path) => certificates(path)?,
-        None if secure => system_certificates()?,
-        None => RootCertStore::empty(),
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_connect_timeout(Some(config.timeout));
-    http.set_nodelay(true);
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
-    let builder = if secure {
-        builder.https_only()
-    } else {
-        builder.https_or_http()
-    };
-    Ok(builder.enable_http1().wrap_connector(http))
-}
-
-fn certificates(path: &Path) -> io::Result<RootCertStore> {
-    let wrong = |problem: String| {
-        let problem = format!("{}: {problem}", path.display());
-        io::Error::new(io::ErrorKind::InvalidData, problem)
-    };
-    let mut roots = RootCertStore::empty();
-    let found = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-    for certificate in found {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong("holds no certificate in PEM".into()));
-    }
-    Ok(roots)
-}
-
-fn system_certificates() -> io::Result<RootCertStore> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let help = "install ca-certificates, or set ca_file";
-        return Err(io::Error::other(format!(
-            "this system has no certificates to trust: {help}"
-        )));
-    }
-    Ok(roots)
+    https::connector(secure, config.ca_file.as_deref(), config.timeout)
 }
 
 /// Whether the certificates can be had.

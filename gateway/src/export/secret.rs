@@ -5,12 +5,8 @@ use crate::key_file;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{HeaderName, HeaderValue};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
-
-/// No secret is longer, bytes.
-const LONGEST: u64 = 64 << 10;
 
 /// The value of `Authorization`, if any.
 ///
@@ -23,10 +19,13 @@ pub(super) fn authorization(auth: &Auth) -> io::Result<Option<HeaderValue>> {
             username,
             password_file,
         } => {
-            let pair = format!("{username}:{}", one_line(password_file)?);
+            let pair = format!("{username}:{}", key_file::one_line(password_file)?.as_str());
             (password_file, format!("Basic {}", STANDARD.encode(pair)))
         }
-        Auth::Bearer { token_file } => (token_file, format!("Bearer {}", one_line(token_file)?)),
+        Auth::Bearer { token_file } => (
+            token_file,
+            format!("Bearer {}", key_file::one_line(token_file)?.as_str()),
+        ),
     };
     header(path, &value).map(Some)
 }
@@ -36,7 +35,7 @@ pub(super) fn authorization(auth: &Auth) -> io::Result<Option<HeaderValue>> {
 /// # Errors
 /// As [`authorization`]; or a line is no header.
 pub(super) fn headers(path: &Path) -> io::Result<Vec<(HeaderName, HeaderValue)>> {
-    let text = read(path)?;
+    let text = key_file::text(path)?;
     let lines = text.lines().map(str::trim).enumerate();
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -64,29 +63,6 @@ fn header(path: &Path, value: &str) -> io::Result<HeaderValue> {
         .map_err(|_| named(path, "holds a character that no header can carry"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn one_line(path: &Path) -> io::Result<String> {
-    let text = read(path)?;
-    let line = text.trim_end_matches(['\r', '\n']);
-    if line.is_empty() || line.contains(['\r', '\n']) {
-        return Err(named(path, "must hold one line, the secret"));
-    }
-    Ok(line.to_owned())
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let at =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(at)?;
-    if let Some(mode) = key_file::lets_others_in(&file).map_err(at)? {
-        let path = path.display();
-        let problem = format!("{path}: mode {mode:04o} lets others in; help: chmod 600 {path}");
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
-    }
-    let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text).map_err(at)?;
-    Ok(text)
 }
 
 fn named(path: &Path, problem: &str) -> io::Error {
