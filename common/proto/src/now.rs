@@ -30,7 +30,7 @@ impl Now {
     pub fn after(self, step: Duration) -> Now {
         Now {
             mono: self.mono + step,
-            wall: Wall(self.wall.0.saturating_add(nanos(step))),
+            wall: self.wall + step,
         }
     }
 }
@@ -47,6 +47,15 @@ impl Mono {
 }
 
 impl Wall {
+    /// A moment that never comes.
+    pub const NEVER: Wall = Wall(u64::MAX);
+
+    /// Time from `earlier` to here; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Wall) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
     /// Whole seconds since 1970.
     #[must_use]
     pub fn seconds(self) -> u64 {
@@ -78,6 +87,13 @@ impl Add<Duration> for Mono {
     type Output = Mono;
     fn add(self, step: Duration) -> Mono {
         Mono(self.0.saturating_add(nanos(step)))
+    }
+}
+
+impl Add<Duration> for Wall {
+    type Output = Wall;
+    fn add(self, step: Duration) -> Wall {
+        Wall(self.0.saturating_add(nanos(step)))
     }
 }
 

@@ -7,7 +7,8 @@
 //! 3. [`identity`]: whose device is that, how does it stand ([`standing`]), and is the inner source
 //!    its own address;
 //! 4. [`flow`]: a known flow, judged under the facts in force, goes on at once;
-//! 5. [`policy`]: anything else is judged; [`gateway`] remembers the verdict;
+//! 5. [`policy`]: anything else is judged, by the device's [`posture`] too; [`gateway`] remembers the
+//!    verdict;
 //! 6. [`hint`]: what its first bytes say of its protocol is noticed, and changes nothing;
 //! 7. [`record`]: what was decided is written down, [`denials`] keeps a scan from flooding the log;
 //! 8. the packet is forwarded, or answered at once.
@@ -19,11 +20,13 @@
 
 pub mod counters;
 pub mod denials;
+pub mod duration;
 pub mod flow;
 pub mod gateway;
 pub mod hint;
 pub mod identity;
 pub mod policy;
+pub mod posture;
 pub mod rate;
 pub mod record;
 pub mod settings;

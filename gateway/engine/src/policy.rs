@@ -7,8 +7,10 @@
 //! | `read` | the tree as rules; every fault at once |
 //! | `error`, `nearest` | what is wrong, and what was meant |
 //! | `address`, `port` | sets of addresses and ports |
+//! | `posture` | the named checks of a file |
 //! | `rule` | the predicate: which condition of a rule fails |
 //! | `index` | the first rule that applies, at a cost that does not grow with the rules |
+//! | `state` | what of a device a verdict rests on, and until when |
 //! | `explain` | the verdict in words, and the nearest rule that would have allowed |
 //! | `tuple`, `cases` | `192.0.2.10:22/tcp`; the `tests:` of a file |
 
@@ -20,8 +22,10 @@ mod fields;
 mod index;
 mod nearest;
 mod port;
+mod posture;
 mod read;
 mod rule;
+mod state;
 mod tuple;
 mod yaml;
 
@@ -31,6 +35,7 @@ mod tests;
 pub use cases::TestOutcome;
 pub use error::{PolicyError, PolicyErrors};
 pub use explain::{Explanation, Failed, Nearest};
+pub use postern_proto::device_api::CheckView as Check;
 pub use rule::{Condition, SubjectIndex};
 pub use tuple::{Tuple, TupleError};
 
@@ -40,10 +45,13 @@ use error::Place;
 use index::Index;
 use ipnet::IpNet;
 use postern_proto::now::Wall;
+use posture::Checks;
 use rule::{Action, Destination, DestinationId, Names, Rule};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 /// The largest file that is read, in bytes. 10 000 rules take some 2 MB.
 pub const MAX_SOURCE: usize = 8 << 20;
@@ -54,6 +62,9 @@ pub const DEFAULT_RULE: &str = "default";
 pub struct Policy {
     hash: PolicyHash,
     names: Names,
+    checks: Checks,
+    /// Every age that a rule asks for, each once.
+    session_ages: Vec<Duration>,
     targets: Vec<Target>,
     destinations: Vec<Destination>,
     rules: Vec<Rule>,
@@ -133,9 +144,13 @@ impl Policy {
         if !faults.is_empty() {
             return Err(faults.finish());
         }
+        let ages = draft.rules.iter().filter_map(|rule| rule.from.session_age);
+        let ages: BTreeSet<Duration> = ages.collect();
         Ok(Policy {
             hash: PolicyHash::of(source),
             names: draft.names,
+            checks: draft.checks,
+            session_ages: ages.into_iter().collect(),
             targets: draft.targets,
             destinations: draft.destinations,
             rules: draft.rules,
@@ -151,18 +166,24 @@ impl Policy {
     }
 
     /// What this policy needs to know of `who`. Keep it with the device, and make it anew
-    /// whenever the policy or the subject changes.
+    /// whenever the policy or the subject changes, how it stands included. Time alone makes it no
+    /// older: a report that goes stale, an attribute and a login that end are in it.
     #[must_use]
     pub fn index(&self, who: &Subject) -> SubjectIndex {
-        self.names.index(who, self.hash)
+        SubjectIndex {
+            policy: self.hash,
+            names: self.names.of(who),
+            checks: self.checks.held_until(&who.standing),
+            session: posture::session(&who.standing),
+        }
     }
 
-    /// May `who` open a flow to `to`? The first rule that applies decides; none is a denial.
+    /// May `who` open a flow to `to` now? The first rule that applies decides; none is a denial.
     ///
     /// The cost depends on the prefixes that cover the address and on the groups of `who`, not on
     /// the number of rules.
     #[must_use]
-    pub fn judge(&self, who: &SubjectIndex, to: &Tuple, _now: Wall) -> Verdict {
+    pub fn judge(&self, who: &SubjectIndex, to: &Tuple, now: Wall) -> Verdict {
         let denied = Verdict {
             allow: false,
             rule: RuleId::Default,
@@ -172,7 +193,7 @@ impl Policy {
             return denied;
         }
         let to = to.canonical();
-        let applies = |(rule, destination)| self.applies(rule, destination, who, &to);
+        let applies = |(rule, destination)| self.applies(rule, destination, who, &to, now);
         let Some((id, destination)) = self.index.first(who, &to, applies) else {
             return denied;
         };
@@ -266,9 +287,16 @@ impl Policy {
     }
 
     /// The predicate, for one rule and one of its destinations.
-    fn applies(&self, rule: u32, at: DestinationId, who: &SubjectIndex, to: &Tuple) -> bool {
+    fn applies(
+        &self,
+        rule: u32,
+        at: DestinationId,
+        who: &SubjectIndex,
+        to: &Tuple,
+        now: Wall,
+    ) -> bool {
         match (self.rule(RuleId::Rule(rule)), self.destination(at)) {
-            (Some(rule), Some(at)) => rule.from.failing(who).and(at.failing(to)).is_none(),
+            (Some(rule), Some(at)) => rule.from.failing(who, now).and(at.failing(to)).is_none(),
             (None, _) | (_, None) => false,
         }
     }
@@ -293,6 +321,8 @@ pub fn empty() -> Policy {
     Policy {
         hash: PolicyHash::of(""),
         names: Names::default(),
+        checks: Checks::default(),
+        session_ages: Vec::new(),
         targets: Vec::new(),
         destinations: Vec::new(),
         rules: Vec::new(),

@@ -1,5 +1,6 @@
 //! Sizes and durations as people write them.
 
+use postern_engine::duration;
 use std::time::Duration;
 
 /// `64MiB`, `1GiB`, `500KiB`, in bytes.
@@ -18,19 +19,7 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
 
 /// `250ms`, `90s`, `30m`, `24h`, `7d`.
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
-    let (number, unit) = split(text);
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err("is no duration"),
-    };
-    number
-        .and_then(|number| number.checked_mul(millis))
-        .map(Duration::from_millis)
-        .ok_or("is no duration")
+    duration::parse(text).ok_or("is no duration")
 }
 
 fn split(text: &str) -> (Option<u64>, &str) {

@@ -3,17 +3,24 @@
 use super::error::{Faults, Place};
 use super::fields::{Fields, list, word};
 use super::nearest::nearest;
-use super::read::one_of;
-use super::rule::Rule;
+use super::posture::{CheckId, Checks};
+use super::read::{Draft, age, one_of};
+use super::rule::{Rule, SubjectIndex};
 use super::yaml::Node;
 use super::{DEFAULT_RULE, Policy, Subject, Tuple};
+use crate::duration;
 use postern_proto::now::Wall;
 use serde::Serialize;
+use std::time::Duration;
 
 /// One entry of `tests:`.
 pub(super) struct Case {
     line: usize,
     who: Subject,
+    /// The checks that hold; the others fail.
+    posture: Vec<CheckId>,
+    /// How long ago the login was; none without a login.
+    session_age: Option<Duration>,
     to: Tuple,
     allow: bool,
     rule: Option<String>,
@@ -42,12 +49,12 @@ impl Policy {
     }
 
     fn run(&self, case: &Case) -> TestOutcome {
-        let verdict = self.judge(&self.index(&case.who), &case.to, Wall(0));
+        let verdict = self.judge(&case.index(self), &case.to, NOW);
         let rule = self.rule_name(verdict.rule());
         let same_rule = case.rule.as_ref().is_none_or(|expected| expected == rule);
         TestOutcome {
             line: case.line,
-            described: format!("{} to {}", case.who, case.to),
+            described: format!("{}{} to {}", case.who, case.state(&self.checks), case.to),
             expected: words(case.allow, case.rule.as_deref()),
             got: words(verdict.allows(), Some(rule)),
             passed: verdict.allows() == case.allow && same_rule,
@@ -55,9 +62,48 @@ impl Policy {
     }
 }
 
+/// When the tests take place: any age fits before it.
+const NOW: Wall = Wall(u64::MAX / 2);
+
+impl Case {
+    fn index(&self, policy: &Policy) -> SubjectIndex {
+        let mut index = policy.index(&self.who);
+        for (id, until) in (0u32..).map(CheckId).zip(&mut index.checks) {
+            *until = match self.posture.contains(&id) {
+                true => Wall::NEVER,
+                false => Wall(0),
+            };
+        }
+        let since = |age: Duration| Wall(NOW.0.saturating_sub((Wall(0) + age).0));
+        index.session = self.session_age.map(|age| (since(age), Wall::NEVER));
+        index
+    }
+
+    /// `, disk-encrypted, login 2 h ago`
+    fn state(&self, checks: &Checks) -> String {
+        let mut said = String::new();
+        for check in self.posture.iter().filter_map(|id| checks.get(*id)) {
+            said = said + ", " + &check.name;
+        }
+        match self.session_age {
+            Some(age) => said + ", login " + &duration::shown(age) + " ago",
+            None => said,
+        }
+    }
+}
+
 /// Reads one entry; none if it has a fault.
-pub(super) fn read(node: &Node, rules: &[Rule], faults: &mut Faults<'_>) -> Option<Case> {
-    let known = ["user", "groups", "device", "to", "expect", "rule"];
+pub(super) fn read(node: &Node, draft: &Draft, faults: &mut Faults<'_>) -> Option<Case> {
+    let known = [
+        "user",
+        "groups",
+        "device",
+        "posture",
+        "session_age",
+        "to",
+        "expect",
+        "rule",
+    ];
     let fields = Fields::read(node, "a test", &known, faults)?;
     let user = fields
         .get("user")
@@ -81,6 +127,12 @@ pub(super) fn read(node: &Node, rules: &[Rule], faults: &mut Faults<'_>) -> Opti
         .collect();
     groups.sort_unstable();
     groups.dedup();
+    let posture = fields.get("posture").map_or(Vec::new(), |node| {
+        let example = "the checks that hold, or take the field out";
+        let items = list(node, "posture", example, faults).unwrap_or_default();
+        draft.checks.named(items, faults)
+    });
+    let session_age = fields.get("session_age").and_then(|node| age(node, faults));
     let to = fields
         .need("to", "write `to: \"192.0.2.10:22/tcp\"`", faults)
         .and_then(|node| tuple(node, faults));
@@ -89,7 +141,7 @@ pub(super) fn read(node: &Node, rules: &[Rule], faults: &mut Faults<'_>) -> Opti
         .and_then(|node| one_of(node, "expect", &[("allow", true), ("deny", false)], faults));
     let rule = fields.get("rule").and_then(|node| {
         let name = word(node, "`rule`", faults)?;
-        rule_is_known(name, node.at, rules, faults);
+        rule_is_known(name, node.at, &draft.rules, faults);
         Some(name.to_owned())
     });
     Some(Case {
@@ -100,6 +152,8 @@ pub(super) fn read(node: &Node, rules: &[Rule], faults: &mut Faults<'_>) -> Opti
             device: device.unwrap_or_default().to_owned(),
             standing: Default::default(),
         },
+        posture,
+        session_age,
         to: to?,
         allow: allow?,
         rule,

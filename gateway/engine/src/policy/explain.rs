@@ -2,7 +2,9 @@
 
 use super::address::Shown;
 use super::rule::{Action, Failing, Kind, NameId, Rule};
-use super::{Condition, Policy, PolicyHash, RuleId, Subject, SubjectIndex, Tuple, Verdict};
+use super::{Check, Condition, Policy, PolicyHash, RuleId, Subject, SubjectIndex, Tuple, Verdict};
+use crate::duration;
+use crate::standing::Standing;
 use crate::words::{Name, Words};
 use postern_proto::flow_key::Protocol;
 use postern_proto::now::Wall;
@@ -46,6 +48,9 @@ pub struct Nearest {
     pub rule: String,
     /// Its line.
     pub line: usize,
+    /// Its place.
+    #[serde(skip)]
+    pub id: RuleId,
     /// What failed, at least one.
     pub failed: Vec<Failed>,
 }
@@ -57,6 +62,9 @@ pub struct Failed {
     pub condition: Condition,
     /// For people: `group sre is required; ana@example.com has platform`.
     pub sentence: Words,
+    /// For posture, the checks that fail.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 impl Nearest {
@@ -82,7 +90,7 @@ impl Policy {
         let nearest = if verdict.allows() {
             None
         } else {
-            self.nearest(&index, who, to, verdict)
+            self.nearest(&index, who, to, verdict, now)
         };
         Explanation {
             verdict,
@@ -103,13 +111,17 @@ impl Policy {
         who: &Subject,
         to: &Tuple,
         verdict: Verdict,
+        now: Wall,
     ) -> Option<Nearest> {
         let to = to.canonical();
         let (_, id, failing) =
-            match self.nearest_of(self.index.allowing(to.address), index, &to, verdict) {
+            match self.nearest_of(self.index.allowing(to.address), index, &to, verdict, now) {
                 Some(found) => found,
                 // No rule allows anything at this address.
-                None => self.nearest_of((0u32..).take(self.rules.len()), index, &to, verdict)?,
+                None => {
+                    let all = (0u32..).take(self.rules.len());
+                    self.nearest_of(all, index, &to, verdict, now)?
+                }
             };
         let rule = self.rule(RuleId::Rule(id))?;
         let denied_by = self.rule_name(verdict.rule());
@@ -117,12 +129,18 @@ impl Policy {
             .iter()
             .map(|condition| Failed {
                 condition,
-                sentence: self.sentence(condition, rule, who, &to, denied_by),
+                sentence: self.sentence(condition, rule, who, &to, denied_by, now),
+                checks: if condition == Condition::Posture {
+                    self.failing_checks(rule, &who.standing, now)
+                } else {
+                    Vec::new()
+                },
             })
             .collect();
         Some(Nearest {
             rule: rule.name.clone(),
             line: rule.line,
+            id: RuleId::Rule(id),
             failed,
         })
     }
@@ -134,6 +152,7 @@ impl Policy {
         who: &SubjectIndex,
         to: &Tuple,
         verdict: Verdict,
+        now: Wall,
     ) -> Option<(u32, u32, Failing)> {
         let mut looked_at = 0;
         let mut best: Option<(u32, u32, Failing)> = None;
@@ -147,7 +166,7 @@ impl Policy {
             }
             let reached = RuleId::Rule(id) < verdict.rule();
             let failing = self
-                .failing(rule, who, to)
+                .failing(rule, who, to, now)
                 .unless(reached, Condition::DeniedFirst);
             let cost = failing.iter().map(cost).sum::<u32>();
             if best.is_none_or(|(least, first, _)| (cost, id) < (least, first)) {
@@ -162,14 +181,14 @@ impl Policy {
     }
 
     /// What fails of a rule at the one of its destinations that comes closest.
-    fn failing(&self, rule: &Rule, who: &SubjectIndex, to: &Tuple) -> Failing {
+    fn failing(&self, rule: &Rule, who: &SubjectIndex, to: &Tuple, now: Wall) -> Failing {
         let there = rule
             .to
             .iter()
             .filter_map(|id| self.destination(*id))
             .map(|destination| destination.failing(to))
             .min_by_key(|failing| failing.iter().map(cost).sum::<u32>());
-        rule.from.failing(who).and(there.unwrap_or_default())
+        rule.from.failing(who, now).and(there.unwrap_or_default())
     }
 
     fn sentence(
@@ -179,6 +198,7 @@ impl Policy {
         who: &Subject,
         to: &Tuple,
         denied_by: &str,
+        now: Wall,
     ) -> Words {
         match condition {
             Condition::DeniedFirst => format!("denied first by rule \"{denied_by}\"").into(),
@@ -212,6 +232,22 @@ impl Policy {
                     device => words.name(Name::Device, device),
                 };
                 words
+            }
+            Condition::Posture => {
+                let checks = self.failing_checks(rule, &who.standing, now);
+                let said = checks.iter().map(|check| {
+                    format!(
+                        "check {} fails: expected {}, received {}",
+                        check.name, check.expected, check.received
+                    )
+                });
+                said.collect::<Vec<_>>().join("; ").into()
+            }
+            Condition::SessionAge => {
+                let age = rule.from.session_age.unwrap_or_default();
+                let age = duration::shown(age);
+                let login = login(&who.standing, now);
+                format!("a login younger than {age} is required; {login}").into()
             }
             Condition::Port => {
                 let here = rule.to.iter().filter_map(|id| self.destination(*id));
@@ -252,16 +288,35 @@ impl Policy {
     }
 }
 
-/// How far away a rule is that fails `condition`. The identity is nearer than the port, and any
+/// How far away a rule is that fails `condition`. What the user can mend is nearest, the identity is nearer than the port, and any
 /// rule for the address is nearer than a rule for another one.
 fn cost(condition: Condition) -> u32 {
     match condition {
         Condition::DeniedFirst => 1,
+        Condition::SessionAge => 3,
+        Condition::Posture => 4,
         Condition::Group => 10,
         Condition::User => 11,
         Condition::Device => 12,
         Condition::Port => 15,
         Condition::Address => 100,
+    }
+}
+
+/// `this one is 13 h old`
+fn login(standing: &Standing, now: Wall) -> String {
+    let Some(session) = &standing.session else {
+        return "the device has none".to_owned();
+    };
+    match session.until.filter(|until| *until <= now) {
+        Some(until) => format!(
+            "the last one ended {} ago",
+            duration::shown(now.since(until))
+        ),
+        None => format!(
+            "this one is {} old",
+            duration::shown(now.since(session.since))
+        ),
     }
 }
 

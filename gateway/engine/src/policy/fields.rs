@@ -61,9 +61,7 @@ impl<'n> Fields<'n> {
 
 fn unknown(name: &str, at: Place, what: &str, known: &[&str], faults: &mut Faults<'_>) {
     // Said by name, because a condition that is overlooked would be a hole.
-    const LATER: [&str; 12] = [
-        "posture",
-        "session_age",
+    const LATER: [&str; 10] = [
         "when",
         "until",
         "mode",
@@ -86,6 +84,9 @@ fn unknown(name: &str, at: Place, what: &str, known: &[&str], faults: &mut Fault
         let message = format!("this version does not know the field `{name}`");
         let help = "take it out; no condition is ever ignored, so the file cannot be used as it is";
         faults.add(at, message, help);
+    } else if ["posture", "session_age"].contains(&name) && what == "a rule" {
+        let message = format!("`{name}` says who, and stands in `from`");
+        faults.add(at, message, format!("write `from: {{ {name}: … }}`"));
     } else if name == "<<" {
         let help = "write the fields out, so that every rule can be read by itself";
         faults.add(at, "merge keys are not part of the policy language", help);

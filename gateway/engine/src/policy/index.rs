@@ -6,19 +6,23 @@
 //!
 //! - *certain* rules, which ask for nothing but that name: port ranges that are disjoint, because
 //!   only the first rule can win a port; a binary search finds it;
-//! - *further* rules, which ask for other dimensions too: in order, until one applies.
+//! - *further* rules, which ask for other dimensions or for how the device stands too: in order,
+//!   until one applies.
 
 use super::Tuple;
 use super::error::{Faults, Place};
 use super::port::Ports;
+use super::posture::CheckId;
 use super::read::Draft;
 use super::rule::{Action, DestinationId, From, NameId, Rule, SubjectIndex};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use postern_proto::flow_key::Protocol;
+use postern_proto::now::Wall;
 use prefix_trie::PrefixMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Entries of all cells: names by prefixes by port ranges, over all rules. At some 100 bytes for
 /// a cell with one entry, 100 MB at worst.
@@ -274,7 +278,7 @@ impl<'d> Builder<'d> {
     }
 
     fn file(&mut self, id: u32, rule: &'d Rule) {
-        let dimensions = rule.from.asked().count();
+        let certain = rule.from.asked().count() <= 1 && !rule.from.asks_state();
         let names = rule.from.asked().min_by_key(|names| self.most_used(names));
         let names = names.unwrap_or(&[NameId::ANYONE]);
         for (destination, at) in self.draft.destinations_of(rule) {
@@ -290,9 +294,9 @@ impl<'d> Builder<'d> {
                         hit: (id, destination),
                     };
                     for name in names {
-                        self.file_entry(key(prefix, *name, ports.protocol), entry, dimensions);
+                        self.file_entry(key(prefix, *name, ports.protocol), entry, certain);
                     }
-                    if dimensions > 1 {
+                    if !certain {
                         let same = (prefix.0, ports.protocol, &rule.from);
                         cover(
                             self.covered_by_same.entry(same).or_default(),
@@ -314,13 +318,13 @@ impl<'d> Builder<'d> {
         }
     }
 
-    fn file_entry(&mut self, key: u64, entry: Entry, dimensions: usize) {
+    fn file_entry(&mut self, key: u64, entry: Entry, certain: bool) {
         let at = *self.index.at.entry(key).or_insert(self.index.cells.len());
         if at == self.index.cells.len() {
             self.index.cells.push(Cell::default());
             self.covered.push(Vec::new());
         }
-        if dimensions > 1 {
+        if !certain {
             self.index.cells[at].further.push(entry);
             return;
         }
@@ -395,7 +399,8 @@ fn union_holds(sets: &[&PortRanges], ports: &Ports) -> bool {
 }
 
 fn unreachable_rule(id: u32, rule: &Rule, at: Place, draft: &Draft, faults: &mut Faults<'_>) {
-    // Any packet for the rule leads to an earlier rule that takes it.
+    // Any packet for the rule leads to an earlier rule that takes it: also of a device that stands
+    // just as the rule asks.
     let who = SubjectIndex {
         names: rule
             .from
@@ -403,8 +408,19 @@ fn unreachable_rule(id: u32, rule: &Rule, at: Place, draft: &Draft, faults: &mut
             .filter_map(|names| names.first())
             .copied()
             .collect(),
+        checks: (0u32..)
+            .map(CheckId)
+            .take(draft.checks.list.len())
+            .map(|check| match rule.from.posture.contains(&check) {
+                true => Wall::NEVER,
+                false => Wall(0),
+            })
+            .collect(),
+        session: rule.from.session_age.map(|_| (Wall(0), Wall::NEVER)),
         ..SubjectIndex::default()
     };
+    let age = rule.from.session_age.unwrap_or_default();
+    let now = Wall(0) + age.saturating_sub(Duration::from_nanos(1));
     let packet = draft.destinations_of(rule).find_map(|(_, at)| {
         let (net, ports) = (at.addresses.written().first()?, at.ports.ranges().first()?);
         Some(Tuple {
@@ -414,7 +430,7 @@ fn unreachable_rule(id: u32, rule: &Rule, at: Place, draft: &Draft, faults: &mut
         })
     });
     let taken = |earlier: &Rule, to: &Tuple| {
-        earlier.from.failing(&who).is_none()
+        earlier.from.failing(&who, now).is_none()
             && draft
                 .destinations_of(earlier)
                 .any(|(_, at)| at.failing(to).is_none())

@@ -6,11 +6,14 @@ use super::error::{Faults, Place};
 use super::fields::{Fields, entries, is_word, list, word};
 use super::nearest::nearest;
 use super::port::{self, PortSet};
+use super::posture::Checks;
 use super::rule::{Action, Destination, DestinationId, From, Kind, NameId, Names, Rule};
 use super::yaml::{Node, Value};
 use super::{DEFAULT_RULE, Target, TargetId};
+use crate::duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use std::time::Duration;
 
 /// Stands for everybody in `from`.
 const ANYONE: &str = "anyone";
@@ -21,6 +24,7 @@ const ANYTHING: &str = "anything";
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) names: Names,
+    pub(super) checks: Checks,
     pub(super) targets: Vec<Target>,
     pub(super) destinations: Vec<Destination>,
     pub(super) rules: Vec<Rule>,
@@ -57,7 +61,7 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
         faults.add(Place::default(), "the policy is empty", help);
         return reader.draft;
     }
-    let known = ["version", "targets", "rules", "tests"];
+    let known = ["version", "targets", "posture", "rules", "tests"];
     let Some(fields) = Fields::read(root, "the policy", &known, faults) else {
         return reader.draft;
     };
@@ -72,6 +76,9 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
     }
     if let Some(node) = fields.get("targets") {
         reader.targets(node, faults);
+    }
+    if let Some(node) = fields.get("posture") {
+        reader.draft.checks = Checks::read(node, faults);
     }
     let example = "write at least one rule: `- { name: …, action: allow, from: …, to: … }`";
     if let Some(node) = fields.need("rules", example, faults) {
@@ -90,10 +97,8 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
             faults,
         );
         for item in items.unwrap_or_default() {
-            reader
-                .draft
-                .cases
-                .extend(cases::read(item, &reader.draft.rules, faults));
+            let case = cases::read(item, &reader.draft, faults);
+            reader.draft.cases.extend(case);
         }
     }
     reader.draft
@@ -221,7 +226,8 @@ impl Reader {
             return None;
         }
         let before = faults.len();
-        let fields = Fields::read(node, "`from`", &["users", "groups", "devices"], faults)?;
+        let known = ["users", "groups", "devices", "posture", "session_age"];
+        let fields = Fields::read(node, "`from`", &known, faults)?;
         if fields.is_empty() && faults.len() == before {
             faults.add(node.at, "`from` does not say who", HELP);
         }
@@ -233,6 +239,12 @@ impl Reader {
             users: names("users", Kind::User),
             groups: names("groups", Kind::Group),
             devices: names("devices", Kind::Device),
+            posture: fields.get("posture").map_or(Vec::new(), |node| {
+                let example = "at least one check, or take the field out";
+                let items = list(node, "posture", example, faults).unwrap_or_default();
+                self.draft.checks.named(items, faults)
+            }),
+            session_age: fields.get("session_age").and_then(|node| age(node, faults)),
         })
     }
 
@@ -349,6 +361,21 @@ impl Reader {
             }
         }
     }
+}
+
+/// How old a login may be.
+pub(super) fn age(node: &Node, faults: &mut Faults<'_>) -> Option<Duration> {
+    let text = word(node, "`session_age`", faults)?;
+    let age = duration::parse(text).filter(|age| !age.is_zero());
+    if age.is_none() {
+        let message = format!("`{text}` is no age");
+        faults.add(
+            node.at,
+            message,
+            "write a number and its unit: `30m`, `12h` or `7d`",
+        );
+    }
+    age
 }
 
 const ACTIONS: [(&str, Action); 2] = [("allow", Action::Allow), ("deny", Action::Deny)];

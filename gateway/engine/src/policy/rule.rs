@@ -2,10 +2,13 @@
 
 use super::address::AddressSet;
 use super::port::PortSet;
+use super::posture::CheckId;
 use super::{PolicyHash, Subject, TargetId, Tuple};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use postern_proto::now::Wall;
 use serde::Serialize;
+use std::time::Duration;
 
 /// What a rule does with what it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +27,16 @@ pub(super) struct Rule {
     pub(super) to: Vec<DestinationId>,
 }
 
-/// Who a rule is for. A dimension without names is not asked; the others must all hold.
-/// Names are sorted.
+/// Who a rule is for. A dimension without names is not asked; the others must all hold, and so
+/// must every check. Names and checks are sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct From {
     pub(super) users: Vec<NameId>,
     pub(super) groups: Vec<NameId>,
     pub(super) devices: Vec<NameId>,
+    pub(super) posture: Vec<CheckId>,
+    /// The login must be younger.
+    pub(super) session_age: Option<Duration>,
 }
 
 /// Where a rule leads: a target, or addresses and ports that stand in the rule itself.
@@ -65,6 +71,10 @@ pub enum Condition {
     User,
     /// It is none of the devices.
     Device,
+    /// A posture check fails.
+    Posture,
+    /// There is no login that is young enough.
+    SessionAge,
     /// The port or protocol is not among those of the target.
     Port,
     /// The address is not among those of the rule's targets.
@@ -73,11 +83,19 @@ pub enum Condition {
 
 impl From {
     /// What fails for `who`; nothing if the rule is for them.
-    pub(super) fn failing(&self, who: &SubjectIndex) -> Failing {
+    pub(super) fn failing(&self, who: &SubjectIndex, now: Wall) -> Failing {
         Failing::default()
             .unless(who.has_any(&self.users), Condition::User)
             .unless(who.has_any(&self.groups), Condition::Group)
             .unless(who.has_any(&self.devices), Condition::Device)
+            .unless(
+                self.posture.iter().all(|check| who.shows(*check, now)),
+                Condition::Posture,
+            )
+            .unless(
+                self.session_age.is_none_or(|age| who.is_younger(age, now)),
+                Condition::SessionAge,
+            )
     }
 
     /// The dimensions that are asked, the narrowest kind first.
@@ -86,6 +104,11 @@ impl From {
             .into_iter()
             .map(Vec::as_slice)
             .filter(|names| !names.is_empty())
+    }
+
+    /// The name decides nothing by itself: how the device stands is asked as well.
+    pub(super) fn asks_state(&self) -> bool {
+        !self.posture.is_empty() || self.session_age.is_some()
     }
 }
 
@@ -103,11 +126,13 @@ impl Destination {
 pub(super) struct Failing(u8);
 
 impl Failing {
-    const ALL: [Condition; 6] = [
+    const ALL: [Condition; 8] = [
         Condition::DeniedFirst,
         Condition::Group,
         Condition::User,
         Condition::Device,
+        Condition::Posture,
+        Condition::SessionAge,
         Condition::Port,
         Condition::Address,
     ];
@@ -138,6 +163,10 @@ pub struct SubjectIndex {
     pub(super) policy: PolicyHash,
     /// Everybody, and the names that some rule knows; sorted.
     pub(super) names: Vec<NameId>,
+    /// For every check of the policy from when on it fails; zero: it fails already.
+    pub(super) checks: Vec<Wall>,
+    /// When the login was, and when it ends.
+    pub(super) session: Option<(Wall, Wall)>,
 }
 
 impl SubjectIndex {
@@ -148,6 +177,20 @@ impl SubjectIndex {
                 .names
                 .iter()
                 .any(|name| asked.binary_search(name).is_ok())
+    }
+
+    /// The check holds now.
+    pub(super) fn shows(&self, check: CheckId, now: Wall) -> bool {
+        let until = usize::try_from(check.0)
+            .ok()
+            .and_then(|n| self.checks.get(n));
+        until.is_some_and(|until| now < *until)
+    }
+
+    /// There is a login that lives, and it is younger than `age`.
+    fn is_younger(&self, age: Duration, now: Wall) -> bool {
+        self.session
+            .is_some_and(|(since, until)| now < until && now < since + age)
     }
 }
 
@@ -185,14 +228,15 @@ impl Names {
         next
     }
 
-    pub(super) fn index(&self, who: &Subject, policy: PolicyHash) -> SubjectIndex {
+    /// Everybody, and the names of `who` that some rule knows. Sorted.
+    pub(super) fn of(&self, who: &Subject) -> Vec<NameId> {
         let mut names = vec![NameId::ANYONE];
         names.extend(who.user.as_ref().and_then(|user| self.users.get(user)));
         names.extend(who.groups.iter().filter_map(|group| self.groups.get(group)));
         names.extend(self.devices.get(&who.device));
         names.sort_unstable();
         names.dedup();
-        SubjectIndex { policy, names }
+        names
     }
 
     pub(super) fn shown(&self, id: NameId) -> &str {

@@ -3,6 +3,8 @@
 mod bounds;
 mod errors;
 mod model;
+mod posture_errors;
+mod state;
 
 use super::*;
 use std::net::IpAddr;

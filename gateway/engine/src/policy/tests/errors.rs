@@ -167,10 +167,10 @@ fn fields_of_later_versions_are_refused_by_name() {
     let help = "take it out; no condition is ever ignored, so the file cannot be used as it is";
     assert_eq!(
         rule(
-            "{ name: r, action: allow, from: { groups: [sre], posture: [disk] }, to: [t], until: 2027-01-31 }"
+            "{ name: r, action: allow, from: { groups: [sre], issuers: [corp] }, to: [t], until: 2027-01-31 }"
         ),
         [
-            format!("6:54 this version does not know the field `posture` | {help}"),
+            format!("6:54 this version does not know the field `issuers` | {help}"),
             format!("6:82 this version does not know the field `until` | {help}"),
         ]
     );

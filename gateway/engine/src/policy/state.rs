@@ -1,0 +1,94 @@
+//! What of a device a policy's verdicts rest on, and until when they stand.
+
+use super::posture::{CheckId, NamedCheck};
+use super::rule::Rule;
+use super::{Check, Policy, RuleId, Subject, SubjectIndex};
+use crate::posture::Expected;
+use crate::standing::Standing;
+use postern_proto::facts::Watched;
+use postern_proto::now::Wall;
+use std::time::Duration;
+
+impl Policy {
+    /// What devices must look at for the checks of this policy, beyond what each reports anyway.
+    #[must_use]
+    pub fn watched(&self) -> Watched {
+        let mut watched = Watched::default();
+        for check in &self.checks.list {
+            match &check.expected {
+                Expected::Process(name) => {
+                    watched.processes.insert(name.clone());
+                }
+                Expected::File { path, .. } => {
+                    watched.files.insert(path.clone());
+                }
+                Expected::System { .. }
+                | Expected::Kernel(_)
+                | Expected::ClientVersion(_)
+                | Expected::DiskEncryption
+                | Expected::Firewall
+                | Expected::Attribute { .. } => {}
+            }
+        }
+        watched
+    }
+
+    /// How a device that stands so does in every check of this policy, in the order of the file.
+    #[must_use]
+    pub fn checks(&self, standing: &Standing, now: Wall) -> Vec<Check> {
+        let view = |check| view(check, standing, now);
+        self.checks.list.iter().map(view).collect()
+    }
+
+    /// The checks that a rule asks for, and whether each holds for `who`.
+    pub fn posture_of<'p>(
+        &'p self,
+        id: RuleId,
+        who: &'p SubjectIndex,
+        now: Wall,
+    ) -> impl Iterator<Item = (&'p str, bool)> {
+        let asked = self.rule(id).map_or(&[][..], |rule| &rule.from.posture);
+        let named = |id: &CheckId| Some((*id, self.checks.get(*id)?));
+        let holds = who.policy == self.hash();
+        asked
+            .iter()
+            .filter_map(named)
+            .map(move |(id, check)| (check.name.as_str(), holds && who.shows(id, now)))
+    }
+
+    /// The earliest moment after `now` at which time alone could change what `who` may reach: a
+    /// login grows too old for some rule or ends, a report goes stale, an attribute ends.
+    #[must_use]
+    pub fn next_change(&self, who: &Subject, now: Wall) -> Option<Wall> {
+        let session = who.standing.session.as_ref();
+        let ages = session.into_iter().flat_map(|session| {
+            let ages = self.session_ages.iter();
+            ages.map(|age: &Duration| session.since + *age)
+        });
+        let ends = session.and_then(|session| session.until);
+        let checks = self.checks.held_until(&who.standing);
+        ages.chain(ends)
+            .chain(checks)
+            .filter(|moment| now < *moment && *moment < Wall::NEVER)
+            .min()
+    }
+
+    /// The checks of `rule` that fail.
+    pub(super) fn failing_checks(&self, rule: &Rule, standing: &Standing, now: Wall) -> Vec<Check> {
+        let asked = rule.from.posture.iter();
+        asked
+            .filter_map(|id| self.checks.get(*id))
+            .map(|check| view(check, standing, now))
+            .filter(|check| !check.holds)
+            .collect()
+    }
+}
+
+fn view(check: &NamedCheck, standing: &Standing, now: Wall) -> Check {
+    Check {
+        name: check.name.clone(),
+        holds: now < check.expected.holds_until(standing),
+        expected: check.expected.to_string(),
+        received: check.expected.received(standing, now),
+    }
+}
