@@ -384,6 +384,33 @@ pub struct FlowLogStatus {
     pub failing: Option<String>,
     /// Who carries records on.
     pub exporters: Vec<ExporterStatus>,
+    /// Who changed what.
+    #[serde(default)]
+    pub audit: AuditStatus,
+}
+
+/// Audit events of this run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditStatus {
+    /// Events made: the highest `audit`.
+    pub made: u64,
+    /// Events in the log.
+    pub written: u64,
+    /// Events that were lost, each counted.
+    pub lost: u64,
+    /// Events made, by what was done and what came of it.
+    pub events: Vec<AuditCount>,
+}
+
+/// Events of one sort.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditCount {
+    /// What was done, or tried.
+    pub action: String,
+    /// What came of it.
+    pub outcome: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// Where attempts are whose record is not written.

@@ -1,9 +1,26 @@
-//! Who changed what, or tried to: lines with `kind: audit` in the same accounted log. Stub: the
-//! lines go to the program's own log until the next commit.
+//! Who changed what, or tried to: lines with `kind: audit` in the same accounted log.
+//!
+//! An event gets its number when it is made, before anything waits for the disk: numbers count
+//! from 1 in each run without gaps, so an event that never became a line shows as a missing
+//! number, and the log states it. The highest number is kept in shared memory as well, so that
+//! the run after a `kill -9` knows what its predecessor had made.
 
+mod line;
+
+use crate::flow_log::AuditEnd;
+pub use line::{AuditKind, AuditLine, By};
 use postern_proto::now::Wall;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long [`Audit::write`] waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How soon it is tried again while the log's channel is full.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// One line of the log about a change or a try of one.
 #[derive(Clone, Debug)]
@@ -25,7 +42,7 @@ pub struct AuditEvent {
 }
 
 /// What can be done: a closed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// An invitation was made.
@@ -67,7 +84,7 @@ pub enum Action {
 }
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Done, and durable.
@@ -120,27 +137,103 @@ pub struct Object {
 #[error("the change cannot be recorded: the log cannot be written")]
 pub struct Unrecorded;
 
-/// Writes audit lines. Cheap to clone.
+/// Writes audit lines. Cheap to clone. One without a log, as tests have it, tells the program's
+/// own log only.
 #[derive(Clone, Debug, Default)]
-pub struct Audit {}
+pub struct Audit {
+    end: Option<Arc<AuditEnd>>,
+}
 
 impl Audit {
+    pub(crate) fn new(end: Arc<AuditEnd>) -> Audit {
+        Audit { end: Some(end) }
+    }
+
     /// Whether a line could be written now. Ask before a change that gives somebody more: while
     /// the log cannot be written, only what takes access away is done.
     ///
     /// # Errors
     /// It could not.
     pub fn ready(&self) -> Result<(), Unrecorded> {
-        Ok(())
+        match &self.end {
+            Some(end) if !end.writable() => Err(Unrecorded),
+            Some(_) | None => Ok(()),
+        }
     }
 
-    /// Writes the line and waits until it is on disk, a second at most.
+    /// Writes the line and waits until it is on disk, a second at most. Who stops waiting, stops
+    /// nothing: the event is written all the same.
     ///
     /// # Errors
     /// It is not. It stays queued where it can; the loss is counted where it cannot.
     pub async fn write(&self, at: Wall, event: AuditEvent) -> Result<(), Unrecorded> {
-        let _ = at;
-        tracing::info!(?event, "audit");
-        Ok(())
+        tracing::info!(action = event.action.as_str(), outcome = ?event.outcome,
+            object = event.object.kind, name = event.object.name, "audit");
+        let Some(end) = self.end.clone() else {
+            return Ok(());
+        };
+        let written = tokio::time::Instant::now() + PATIENCE;
+        // A task of its own, because an asker that leaves takes the caller's away.
+        let written = tokio::spawn(async move {
+            let mut event = Box::new(event);
+            let synced = loop {
+                match end.offer(at, event) {
+                    Ok(synced) => break synced,
+                    Err(back) if tokio::time::Instant::now() < written => event = back,
+                    Err(back) => {
+                        end.lose(at, &back);
+                        return Err(Unrecorded);
+                    }
+                }
+                tokio::time::sleep(AGAIN).await;
+            };
+            match tokio::time::timeout_at(written, synced).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(Unrecorded),
+            }
+        });
+        written.await.unwrap_or(Err(Unrecorded))
     }
 }
+
+impl Action {
+    /// As in the line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Invite => "invite",
+            Action::InvitationRevoke => "invitation-revoke",
+            Action::Join => "join",
+            Action::DeviceAdd => "device-add",
+            Action::DeviceApprove => "device-approve",
+            Action::DeviceDeny => "device-deny",
+            Action::DeviceRevoke => "device-revoke",
+            Action::DeviceAttribute => "device-attribute",
+            Action::KeyRotate => "key-rotate",
+            Action::LoginStart => "login-start",
+            Action::Login => "login",
+            Action::SessionEnd => "session-end",
+            Action::UserDisable => "user-disable",
+            Action::UserEnable => "user-enable",
+            Action::FlowsKill => "flows-kill",
+            Action::PolicyLoad => "policy-load",
+            Action::Posture => "posture",
+            Action::Forbidden => "forbidden",
+        }
+    }
+}
+
+impl Outcome {
+    /// As in the line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Refused => "refused",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

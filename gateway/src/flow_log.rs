@@ -5,6 +5,7 @@
 //! Who owns what: a [`RecordSender`] is a worker's end, `writer` the thread, [`FlowLogHandle`] the
 //! control plane's view. They share nothing but counters.
 
+mod audited;
 #[cfg(test)]
 mod describe;
 pub mod egress;
@@ -19,8 +20,10 @@ mod tally;
 mod writer;
 
 use crate::api::FlowLogStatus;
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::export::Exporters;
+pub(crate) use audited::AuditEnd;
 use made::Made;
 pub use outgoing::Outgoing;
 use postern_engine::record::Record;
@@ -80,15 +83,23 @@ pub enum FlowLogError {
 #[derive(Debug)]
 pub struct RecordSender {
     worker: u8,
-    queue: SyncSender<Vec<Record>>,
+    queue: SyncSender<Batch>,
     shared: Arc<Shared>,
     made: Made,
+}
+
+/// What goes over the channel.
+#[derive(Debug)]
+enum Batch {
+    Records(Vec<Record>),
+    Audit(Box<audited::Audited>),
 }
 
 /// The control plane's end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct FlowLogHandle {
     shared: Arc<Shared>,
+    audit: Arc<AuditEnd>,
     tail: broadcast::Sender<Arc<str>>,
 }
 
@@ -96,7 +107,7 @@ pub struct FlowLogHandle {
 #[derive(Debug)]
 pub struct FlowLog {
     handle: FlowLogHandle,
-    queue: SyncSender<Vec<Record>>,
+    queue: SyncSender<Batch>,
     made: Made,
     thread: JoinHandle<()>,
     exporters: Exporters,
@@ -111,7 +122,7 @@ impl FlowLog {
         FlowLog::start_on(Disk::open(&config.flow_log.dir)?, config, boot, workers)
     }
 
-    fn start_on<S: Storage<File: Send> + Send + 'static>(
+    pub(crate) fn start_on<S: Storage<File: Send> + Send + 'static>(
         storage: S,
         config: &Config,
         boot: u64,
@@ -137,7 +148,18 @@ impl FlowLog {
             .name("flow-log".into())
             .spawn(move || writer.run(&batches))
             .map_err(FlowLogError::Thread)?;
-        let handle = FlowLogHandle { shared, tail };
+        let audit = AuditEnd::new(
+            &config.name,
+            boot,
+            shared.clone(),
+            made.clone(),
+            queue.clone(),
+        );
+        let handle = FlowLogHandle {
+            shared,
+            audit: Arc::new(audit),
+            tail,
+        };
         Ok(FlowLog {
             handle,
             queue,
@@ -176,6 +198,7 @@ impl FlowLog {
     pub fn finish(self, patience: Duration) -> FlowLogStatus {
         *lock(&self.handle.shared.stop_at) = Some(Instant::now() + patience);
         drop(self.queue);
+        self.handle.audit.close();
         self.thread.thread().unpark();
         // A panicked writer has lost what it did not count as written; the status shows the lag.
         if self.thread.join().is_ok() && self.handle.shared.ended_in_order() {
@@ -201,15 +224,20 @@ impl RecordSender {
         let (records, flows) = tally::of(&batch);
         self.shared.offered.add(records, flows);
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        self.queue.try_send(batch).map_err(|error| {
+        self.queue.try_send(Batch::Records(batch)).map_err(|error| {
             self.shared.offered.take_back(records, flows);
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-            match error {
-                TrySendError::Full(batch) => batch,
-                TrySendError::Disconnected(batch) => {
+            let back = match error {
+                TrySendError::Full(back) => back,
+                TrySendError::Disconnected(back) => {
                     self.shared.break_down("the thread that writes has ended");
-                    batch
+                    back
                 }
+            };
+            match back {
+                Batch::Records(batch) => batch,
+                // It was records that were offered.
+                Batch::Audit(_) => Vec::new(),
             }
         })
     }
@@ -239,6 +267,12 @@ impl FlowLogHandle {
     #[must_use]
     pub fn status(&self) -> FlowLogStatus {
         self.shared.status()
+    }
+
+    /// What writes audit lines into this log.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        Audit::new(self.audit.clone())
     }
 
     /// Batches that wait for the writer, of [`RECORD_QUEUE`].

@@ -39,9 +39,9 @@ pub struct Verified {
     pub prev_of_first: Hash,
     /// Bytes of all lines, those that came again included.
     pub bytes: u64,
-    /// Records that the log itself says were lost.
+    /// Records and audit events that the log itself says were lost.
     pub stated_losses: u64,
-    /// Records that are missing and that no line explains. Of a whole spool that is a fault; a
+    /// Records and audit events that are missing and that no line explains. Of a whole spool that is a fault; a
     /// part of one may end before the line that explains it.
     pub unstated_losses: u64,
     /// Bytes of a last line without an end: it is being written at this moment, or the writer
@@ -97,6 +97,22 @@ pub enum What {
         from: u64,
         /// The last of them.
         to: u64,
+    },
+    /// Audit events are missing, and no line of the log says that they were lost.
+    UnstatedAudit {
+        /// The run of the gateway.
+        boot: String,
+        /// The first `audit` that is missing before this line.
+        from: u64,
+        /// The last of them.
+        to: u64,
+    },
+    /// An audit event is there twice, or out of order.
+    RepeatedAudit {
+        /// The run of the gateway.
+        boot: String,
+        /// The `audit` that came before or should have come before.
+        audit: u64,
     },
     /// A worker's record is there twice, or out of order.
     Repeated {
@@ -429,6 +445,15 @@ impl Display for Fault {
                 f,
                 "before line {n}, records {from} to {to} of worker {worker} in run {boot} are \
                  missing, and nothing says that they were lost"
+            ),
+            What::UnstatedAudit { boot, from, to } => write!(
+                f,
+                "before line {n}, audit events {from} to {to} of run {boot} are missing, and \
+                 nothing says that they were lost"
+            ),
+            What::RepeatedAudit { boot, audit } => write!(
+                f,
+                "line {n} is out of order: run {boot} was at audit event {audit}"
             ),
             What::Repeated { boot, worker, seq } => write!(
                 f,

@@ -30,6 +30,10 @@ pub(super) struct Facts<'a> {
     close_reason: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     deny_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    action: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) outcome: Option<Cow<'a, str>>,
 }
 
 impl<'a> Facts<'a> {
@@ -58,6 +62,8 @@ impl<'a> Facts<'a> {
             ("target", &self.target),
             ("close_reason", &self.close_reason),
             ("deny_reason", &self.deny_reason),
+            ("action", &self.action),
+            ("outcome", &self.outcome),
         ]
         .into_iter()
         .filter_map(|(name, value)| value.as_deref().map(|value| (name, value)))

@@ -112,9 +112,10 @@ fn severity(facts: &Facts<'_>) -> (i32, &'static str) {
     const WARN: (i32, &str) = (13, "WARN");
     const ERROR: (i32, &str) = (17, "ERROR");
     match (facts.event(), facts.verdict.as_deref()) {
-        (Some("lost" | "unwritable" | "crashed-run"), _) => ERROR,
+        (Some("lost" | "audit-lost" | "unwritable" | "crashed-run"), _) => ERROR,
         (Some("repaired" | "damaged" | "removed" | "clock-stepped"), _) => WARN,
         (None, Some("deny")) => WARN,
+        _ if matches!(facts.outcome.as_deref(), Some("refused" | "failed")) => WARN,
         _ => INFO,
     }
 }

@@ -1,12 +1,15 @@
 //! What the log says about itself: lines with `kind: log`, made by the flow-log thread.
 //!
 //! Together with the records they make the log complete. Within a run (`boot`) every worker
-//! numbers its records `seq` from 1 without gaps, so that for each worker
+//! numbers its records `seq` from 1 without gaps, and the control plane its audit events `audit`,
+//! so that for each worker
 //!
 //! - a number between two records may miss only if a [`Lost`] of the same `boot` covers it;
 //! - after the last record nothing is missing if [`Event::Stopped`] says so (`made` is its `seq`);
 //! - a run without `stopped` is explained by a [`CrashedRun`] of a later run, which names it in
 //!   `crashed_boot`.
+//!
+//! For audit events the same holds, with [`AuditLost`] and the counts beside those of the workers.
 //!
 //! Numbers, times and words of closed lists only: nothing here names a person. The one free text
 //! is `error`, as the operating system words it.
@@ -60,6 +63,8 @@ pub enum Event {
     CrashedRun(CrashedRun),
     /// Records were made and could not be written.
     Lost(Lost),
+    /// Audit events were made and could not be written.
+    AuditLost(AuditLost),
     /// The log could not be written for a while. Said when it can be again.
     Unwritable(Unwritable),
     /// The clock was set: times before and after do not compare.
@@ -127,6 +132,24 @@ pub struct CrashedRun {
     pub workers: Vec<WorkerCounts>,
     /// Flows that were open, and got a closing record with `close_reason: crashed`.
     pub flows_closed: u64,
+    /// What became of its audit events.
+    #[serde(flatten)]
+    pub audit: AuditCounts,
+}
+
+/// What became of the audit events of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AuditCounts {
+    /// How many were made: the highest `audit`. Absent after a crash, when nobody knows.
+    #[serde(rename = "audit_made", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when known"))]
+    pub made: Option<u64>,
+    /// How many of them are in the log.
+    #[serde(rename = "audit_written")]
+    pub written: u64,
+    /// How many of them are known not to be, those that an `audit-lost` line states included.
+    #[serde(rename = "audit_lost")]
+    pub lost: u64,
 }
 
 /// What became of the records of one worker in one run.
@@ -162,6 +185,25 @@ pub struct Lost {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-present" = "when known"))]
     pub last_seq: Option<u64>,
+    /// When the first of them was lost.
+    #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
+    pub from: Wall,
+    /// When the last of them was lost.
+    #[serde(serialize_with = "rfc3339")]
+    #[schemars(schema_with = "date_time")]
+    pub to: Wall,
+}
+
+/// See [`Event::AuditLost`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AuditLost {
+    /// How many events of this `boot`.
+    pub count: u64,
+    /// The first `audit` that is missing.
+    pub first_audit: u64,
+    /// The last `audit` that is missing.
+    pub last_audit: u64,
     /// When the first of them was lost.
     #[serde(serialize_with = "rfc3339")]
     #[schemars(schema_with = "date_time")]
@@ -234,6 +276,9 @@ pub struct Stopped {
     pub flows_written: u64,
     /// Attempts that lost records stood for.
     pub flows_lost: u64,
+    /// The run's audit events.
+    #[serde(flatten)]
+    pub audit: AuditCounts,
 }
 
 impl LogEvent {

@@ -2,7 +2,7 @@
 //! that were made and never written. Found by reading the log backwards, segment by segment, in a
 //! thread of its own, so that a start waits for nothing; said by the writer.
 
-use super::event::{CrashedRun, WorkerCounts};
+use super::event::{AuditCounts, CrashedRun, WorkerCounts};
 use super::made::Left;
 use postern_proto::now::Wall;
 use postern_spool::reader::{Lines, ReadError, Reader};
@@ -68,6 +68,7 @@ pub(super) struct Head<'a> {
     state: Option<Cow<'a, str>>,
     worker: Option<u8>,
     seq: Option<u64>,
+    audit: Option<u64>,
     flow: Option<u64>,
     #[serde(borrow)]
     previous: Option<Cow<'a, str>>,
@@ -121,6 +122,8 @@ struct Run {
     closed: BTreeSet<u64>,
     /// By worker: records in the log.
     workers: BTreeMap<u8, Written>,
+    /// Audit events in the log.
+    audit: Written,
     /// When it said something last.
     last_time: String,
     /// Runs that it explained.
@@ -131,13 +134,25 @@ struct Run {
     begun: bool,
 }
 
-/// What the log holds of one worker.
+/// What the log holds of one worker, or of the audit events.
 #[derive(Clone, Copy, Debug, Default)]
 struct Written {
     records: u64,
-    /// Lowest and highest `seq`.
+    /// Lowest and highest `seq` or `audit`.
     first: u64,
     last: u64,
+}
+
+impl Written {
+    fn see(&mut self, number: u64) {
+        self.first = if self.records == 0 {
+            number
+        } else {
+            self.first.min(number)
+        };
+        self.last = self.last.max(number);
+        self.records += 1;
+    }
 }
 
 impl Run {
@@ -197,14 +212,10 @@ impl Run {
 
     fn note(&mut self, n: u64, head: &Head<'_>, open: &mut BTreeMap<u64, u64>) {
         if let (Some(worker), Some(seq)) = (head.worker, head.seq) {
-            let own = self.workers.entry(worker).or_default();
-            own.first = if own.records == 0 {
-                seq
-            } else {
-                own.first.min(seq)
-            };
-            own.last = own.last.max(seq);
-            own.records += 1;
+            self.workers.entry(worker).or_default().see(seq);
+        }
+        if let ("audit", Some(number)) = (head.kind.as_ref(), head.audit) {
+            self.audit.see(number);
         }
         match (head.state.as_deref(), head.flow) {
             (Some("open"), Some(flow)) => {
@@ -272,25 +283,36 @@ impl Run {
             let seen = self.workers.get(&worker).copied();
             let own = seen.unwrap_or_default();
             let made = made(worker);
-            let all = made.unwrap_or(own.last);
-            // What retention has removed was written, and is not lost.
-            let removed = match (self.begun, seen) {
-                (true, _) => 0,
-                (false, Some(own)) => own.first.saturating_sub(1),
-                (false, None) => all,
-            };
             WorkerCounts {
                 worker,
                 made,
                 written: own.records,
-                lost: all.saturating_sub(removed).saturating_sub(own.records),
+                lost: self.lost(made, &own),
             }
         });
+        let audit = left.map(|left| left.audit);
         CrashedRun {
             crashed_boot: Arc::from(past.boot.as_str()),
             workers: workers.collect(),
             flows_closed: self.open.len() as u64,
+            audit: AuditCounts {
+                made: audit,
+                written: self.audit.records,
+                lost: self.lost(audit, &self.audit),
+            },
         }
+    }
+
+    /// How many of those that were made are not in the log.
+    fn lost(&self, made: Option<u64>, written: &Written) -> u64 {
+        let all = made.unwrap_or(written.last);
+        // What retention has removed was written, and is not lost.
+        let removed = match (self.begun, written.records) {
+            (true, _) => 0,
+            (false, 0) => all,
+            (false, _) => written.first.saturating_sub(1),
+        };
+        all.saturating_sub(removed).saturating_sub(written.records)
     }
 }
 

@@ -1,4 +1,4 @@
-//! How many records each worker has made, kept where a killed process leaves it: in shared memory.
+//! How many records each worker has made, and how many audit events there were, kept where a killed process leaves it: in shared memory.
 //! The next run compares it with what is on disk, and states to the record what was lost.
 //!
 //! A worker stores its count before it hands records over, in one `pwrite` to memory: under a
@@ -18,8 +18,8 @@ const SHARED_MEMORY: &str = "/dev/shm";
 /// Workers that a file has room for.
 const WORKERS: usize = postern_io::steer::MAX_WORKERS;
 
-/// One count for each worker, 8 bytes each, little-endian.
-const LEN: usize = 8 * WORKERS;
+/// One count for each worker and one of audit events, 8 bytes each, little-endian.
+const LEN: usize = 8 * WORKERS + 8;
 
 /// Runs that may have died one after the other before any was explained.
 const MOST_LEFT: usize = 64;
@@ -40,6 +40,8 @@ pub(super) struct Left {
     pub(super) boot: u64,
     /// Records made, by worker.
     pub(super) made: [u64; WORKERS],
+    /// Audit events made.
+    pub(super) audit: u64,
 }
 
 impl Made {
@@ -89,6 +91,13 @@ impl Made {
         }
     }
 
+    /// Stores how many audit events were made.
+    pub(super) fn set_audit(&self, made: u64) {
+        if let Some(file) = &self.file {
+            let _ = file.write_all_at(&made.to_le_bytes(), 8 * WORKERS as u64);
+        }
+    }
+
     /// Nothing is left to state of that run.
     pub(super) fn forget(&self, boot: &str) {
         if let Ok(boot) = boot.parse() {
@@ -127,7 +136,8 @@ fn read(file: &File, boot: u64) -> Option<Left> {
     for (count, eight) in made.iter_mut().zip(bytes.chunks_exact(8)) {
         *count = u64::from_le_bytes(eight.try_into().ok()?);
     }
-    Some(Left { boot, made })
+    let audit = u64::from_le_bytes(*bytes.last_chunk()?);
+    Some(Left { boot, made, audit })
 }
 
 /// The runs that have a file, at most [`MOST_LEFT`].

@@ -5,6 +5,9 @@
 //! gateway: the same name gives the same pseudonym, so records still join, and without the key
 //! nobody can find the name by trying all of them.
 
+mod audit;
+
+use crate::audit::AuditLine;
 use crate::config::{Hints, Privacy, Treatment};
 use crate::key_file;
 use base64::Engine;
@@ -148,6 +151,12 @@ impl Redactor {
             };
         }
         serde_json::to_vec(&fields).unwrap_or(record)
+    }
+
+    /// Takes out of an audit line what is not to be kept: of who did it, of what it was done to,
+    /// and wherever the words or the states before and after name somebody.
+    pub fn apply_to_audit(&self, line: &mut AuditLine) {
+        audit::apply(self, line);
     }
 
     fn who(&mut self, who: &Arc<Who>) -> Arc<Who> {

@@ -2,10 +2,11 @@
 //! same each time.
 
 use super::event::{
-    ClockStepped, CrashedRun, Damaged, Event, LogEvent, Lost, Previous, Removal, Removed, Repaired,
-    Started, Stopped, Unwritable, WorkerCounts,
+    AuditCounts, AuditLost, ClockStepped, CrashedRun, Damaged, Event, LogEvent, Lost, Previous,
+    Removal, Removed, Repaired, Started, Stopped, Unwritable, WorkerCounts,
 };
 use super::history::closing;
+use crate::audit::{Action, Actor, AuditEvent, AuditLine, Object, Outcome};
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::Device;
 use postern_engine::policy::Policy;
@@ -18,6 +19,7 @@ use postern_proto::outbox::{Endpoint, Outbox};
 use postern_proto::peers::{PeerId, Peers};
 use postern_proto::{mtu, reply};
 use serde::Serialize;
+use serde_json::json;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,10 +174,16 @@ pub(super) fn log() -> Vec<String> {
         flows_seen: flows(&mut records.iter()),
         flows_written: flows(&mut records.iter().filter(|record| !is_lost(record))),
         flows_lost: flows(&mut lost.iter().copied()),
+        audit: AuditCounts {
+            made: Some(AUDIT_MADE),
+            written: AUDIT_MADE - 1,
+            lost: 1,
+        },
     });
 
     let mut lines: Vec<String> = beginning().iter().map(line).collect();
     lines.insert(4, crashed(&records[0]));
+    lines.extend(audit().iter().map(line));
     for record in &records {
         if record.seq == first.seq {
             lines.extend(troubles(loss.clone(), last.time).iter().map(line));
@@ -228,12 +236,90 @@ fn beginning() -> [LogEvent; 5] {
                 lost: 2,
             }],
             flows_closed: 1,
+            audit: AuditCounts {
+                made: Some(7),
+                written: 7,
+                lost: 0,
+            },
         }),
     ];
     events.map(|what| event(START, what))
 }
 
-fn troubles(lost: Event, now: Wall) -> [LogEvent; 3] {
+/// A laptop is invited, joins, and somebody else tries to log in on it. One more was lost.
+const AUDIT_MADE: u64 = 5;
+
+pub(super) fn audit() -> Vec<AuditLine> {
+    let outer: SocketAddr = "198.51.100.7:51820".parse().expect("literal");
+    let ana = || Actor::Device {
+        name: "ana-laptop".into(),
+        user: Some("ana@example.com".into()),
+        from: Some(outer),
+    };
+    let of = |kind, name: &str| Object {
+        kind,
+        name: name.into(),
+    };
+    let invitation =
+        json!({ "kind": "personal", "user": "ana@example.com", "groups": ["platform"] });
+    let device =
+        json!({ "user": "ana@example.com", "groups": ["platform"], "addresses": ["100.96.0.2"] });
+    let event = |action, outcome, actor, object| AuditEvent {
+        action,
+        outcome,
+        actor,
+        object,
+        reason: None,
+        before: None,
+        after: None,
+    };
+    let events = [
+        AuditEvent {
+            after: Some(invitation),
+            ..event(
+                Action::Invite,
+                Outcome::Done,
+                Actor::Admin { uid: Some(0) },
+                of("invitation", "k7q2m4xd"),
+            )
+        },
+        AuditEvent {
+            after: Some(device),
+            ..event(
+                Action::Join,
+                Outcome::Done,
+                Actor::Guest {
+                    invitation: "k7q2m4xd".into(),
+                    from: Some(outer),
+                },
+                of("device", "ana-laptop"),
+            )
+        },
+        AuditEvent {
+            reason: Some("the device belongs to ana@example.com, not to bob@example.com".into()),
+            ..event(
+                Action::Login,
+                Outcome::Refused,
+                ana(),
+                of("device", "ana-laptop"),
+            )
+        },
+        AuditEvent {
+            before: Some(json!({ "groups": ["platform"] })),
+            ..event(
+                Action::SessionEnd,
+                Outcome::Done,
+                Actor::Gateway,
+                of("session", "5f0c2a91"),
+            )
+        },
+    ];
+    let lines = (1..).zip(events);
+    let line = |(n, event)| AuditLine::new(&"gw".into(), &"4".into(), n, START, event);
+    lines.map(line).collect()
+}
+
+fn troubles(lost: Event, now: Wall) -> [LogEvent; 4] {
     let later = Wall(now.0 + 1_880_000_000);
     let unwritable = Event::Unwritable(Unwritable {
         from: now,
@@ -244,8 +330,16 @@ fn troubles(lost: Event, now: Wall) -> [LogEvent; 3] {
         from: later,
         to: now,
     });
+    let audit_lost = Event::AuditLost(AuditLost {
+        count: 1,
+        first_audit: AUDIT_MADE,
+        last_audit: AUDIT_MADE,
+        from: now,
+        to: now,
+    });
     [
         event(later, unwritable),
+        event(later, audit_lost),
         event(later, lost),
         event(now, stepped),
     ]

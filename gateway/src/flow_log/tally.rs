@@ -4,6 +4,7 @@
 //! For each unit, at rest: made = written + lost + waiting. A scrape in the middle of work may see
 //! a record in two places, or in neither, for a moment.
 
+use super::audited::AuditTally;
 use super::egress::EgressCounts;
 use super::lock;
 use crate::api::{FlowLogStatus, FlowsWaiting, HistogramView};
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     pub(super) failing: Mutex<Option<String>>,
     pub(super) stop_at: Mutex<Option<Instant>>,
     pub(super) losses: Mutex<BTreeMap<u8, Loss>>,
+    pub(super) audit: Mutex<AuditTally>,
     /// Where the spool stands.
     pub(super) stand: Mutex<(Head, Size)>,
     pub(super) syncs: Mutex<HistogramView>,
@@ -128,6 +130,7 @@ impl Shared {
             failing: Mutex::default(),
             stop_at: Mutex::default(),
             losses: Mutex::default(),
+            audit: Mutex::default(),
             stand: Mutex::default(),
             syncs: Mutex::new(HistogramView::with_bounds(&SYNC_BOUNDS)),
             in_order: AtomicBool::new(false),
@@ -256,6 +259,7 @@ impl Shared {
             egress_missing: egress.missing,
             sync_seconds: lock(&self.syncs).clone(),
             failing: lock(&self.failing).clone(),
+            audit: lock(&self.audit).status(),
             exporters: self
                 .exporters
                 .get()

@@ -6,15 +6,16 @@
 //! 4. forced to disk when it is time; only then exporters see it;
 //! 5. segments that are too old or too many removed.
 
-use super::egress::Egresses;
 mod words;
 
+use super::audited::Audited;
+use super::egress::Egresses;
 use super::event::{Damaged, Event, LogEvent, Previous, Repaired, Started, Unwritable};
 use super::history::{self, Found, Past};
 use super::made::{Left, Made};
 use super::privacy::Redactor;
 use super::tally::Shared;
-use super::{FlowLogError, lock};
+use super::{Batch, FlowLogError, lock};
 use crate::config::{Config, FlowLogConfig, Sync};
 use postern_engine::record::Record;
 use postern_io::clock::Clock;
@@ -28,7 +29,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use words::how_it_ended;
 
 /// Records written together, at most: at under 1 KiB each, 4 MiB.
@@ -65,6 +66,9 @@ pub(super) struct Writer<S: Storage> {
     made: Made,
     /// The group that is staged.
     records: Vec<Record>,
+    events: Vec<Staged>,
+    /// Told at the next sync.
+    awaited: Vec<oneshot::Sender<()>>,
     body: Vec<u8>,
     /// When the oldest byte that is not on disk for sure was written.
     unsynced: Option<Instant>,
@@ -80,6 +84,12 @@ pub(super) struct Writer<S: Storage> {
     indexed: Option<(usize, u64)>,
     /// The last line of earlier runs.
     before: u64,
+}
+
+/// An audit event that is staged.
+struct Staged {
+    number: u64,
+    synced: oneshot::Sender<()>,
 }
 
 impl<S: Storage> Writer<S> {
@@ -109,6 +119,8 @@ impl<S: Storage> Writer<S> {
             left: left.iter().map(|left| left.boot).collect(),
             made,
             records: Vec::new(),
+            events: Vec::new(),
+            awaited: Vec::new(),
             body: Vec::new(),
             unsynced: None,
             sync_failed: false,
@@ -198,7 +210,7 @@ impl<S: Storage> Writer<S> {
         self.before
     }
 
-    pub(super) fn run(mut self, batches: &Receiver<Vec<Record>>) {
+    pub(super) fn run(mut self, batches: &Receiver<Batch>) {
         loop {
             match batches.recv_timeout(self.patience()) {
                 Ok(batch) => self.gather(batch, batches),
@@ -235,14 +247,19 @@ impl<S: Storage> Writer<S> {
     }
 
     /// Stages what waits in the channel, up to [`GROUP`] records.
-    fn gather(&mut self, batch: Vec<Record>, batches: &Receiver<Vec<Record>>) {
+    fn gather(&mut self, batch: Batch, batches: &Receiver<Batch>) {
         let mut next = Some(batch);
-        while let Some(mut batch) = next.take() {
+        while let Some(batch) = next.take() {
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-            self.egresses.fill(&mut batch);
-            *lock(&self.shared.egress) = self.egresses.counts();
-            for record in batch {
-                self.stage_record(record);
+            match batch {
+                Batch::Records(mut batch) => {
+                    self.egresses.fill(&mut batch);
+                    *lock(&self.shared.egress) = self.egresses.counts();
+                    for record in batch {
+                        self.stage_record(record);
+                    }
+                }
+                Batch::Audit(event) => self.stage_event(*event),
             }
             if self.records.len() < GROUP {
                 next = batches.try_recv().ok();
@@ -252,16 +269,31 @@ impl<S: Storage> Writer<S> {
 
     fn stage_record(&mut self, mut record: Record) {
         self.redactor.apply(&mut record);
-        // Long records fill a group before their number does.
-        if self.spool.staged_bytes() > MAX_STAGED / 2 {
-            // What was lost before these is stated before them.
-            self.tell_losses(Clock::now().wall);
-            self.write();
-        }
+        self.make_room();
         if self.stage(&record) {
             self.records.push(record);
         } else {
             self.shared.lose_offered(&record, Clock::now().wall);
+        }
+    }
+
+    fn stage_event(&mut self, Audited { mut line, synced }: Audited) {
+        self.redactor.apply_to_audit(&mut line);
+        self.make_room();
+        let number = line.audit;
+        if self.stage(&line) {
+            self.events.push(Staged { number, synced });
+        } else {
+            lock(&self.shared.audit).lose(number, Clock::now().wall);
+        }
+    }
+
+    /// Long lines fill a group before their number does.
+    fn make_room(&mut self) {
+        if self.spool.staged_bytes() > MAX_STAGED / 2 {
+            // What was lost before these is stated before them.
+            self.tell_losses(Clock::now().wall);
+            self.write();
         }
     }
 
@@ -317,6 +349,10 @@ impl<S: Storage> Writer<S> {
         for record in self.records.drain(..) {
             self.shared.count_written(&record);
         }
+        for event in self.events.drain(..) {
+            lock(&self.shared.audit).write();
+            self.awaited.push(event.synced);
+        }
         let committed = self.spool.committed();
         if committed.is_empty() {
             return;
@@ -340,6 +376,9 @@ impl<S: Storage> Writer<S> {
         for record in self.records.drain(..) {
             self.shared.lose_offered(&record, now);
         }
+        for event in self.events.drain(..) {
+            lock(&self.shared.audit).lose(event.number, now);
+        }
     }
 
     fn sync_every(&self) -> Duration {
@@ -350,9 +389,11 @@ impl<S: Storage> Writer<S> {
     }
 
     fn sync_if_due(&mut self) {
+        // Whoever changed something waits for this one.
+        let awaited = !self.awaited.is_empty() && !self.sync_failed;
         if self
             .unsynced
-            .is_some_and(|since| since.elapsed() >= self.sync_every())
+            .is_some_and(|since| awaited || since.elapsed() >= self.sync_every())
         {
             self.sync();
         }
@@ -376,6 +417,10 @@ impl<S: Storage> Writer<S> {
             }
         }
         self.shared.synced.publish(self.spool.synced());
+        for synced in self.awaited.drain(..) {
+            // Nobody may wait any more.
+            let _ = synced.send(());
+        }
         true
     }
 

@@ -1,6 +1,7 @@
 //! Records that never became a line: legal only if the log says so itself.
 //!
-//! In each run (`boot`) each worker numbers its records (`seq`) from 1. Where numbers are missing,
+//! In each run (`boot`) each worker numbers its records (`seq`) from 1, and the control plane its
+//! audit events (`audit`). Where numbers are missing,
 //! a `lost` line of that run states how many, or the `crashed-run` or `stopped` line that sums
 //! the run up. A line may state a loss after the next record, so it adds up only at the end.
 
@@ -25,11 +26,19 @@ pub(super) struct Losses {
 struct Run {
     /// The log says when it started, so its records are there from the first one on.
     started: bool,
-    workers: BTreeMap<u64, Worker>,
+    makers: BTreeMap<Maker, Numbers>,
 }
 
+/// Who numbers its lines in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Maker {
+    Worker(u64),
+    Audit,
+}
+
+/// The numbers of one of them.
 #[derive(Debug, Default)]
-struct Worker {
+struct Numbers {
     /// The last record.
     seq: u64,
     missing: u64,
@@ -59,6 +68,7 @@ struct Said<'a> {
     boot: Option<Cow<'a, str>>,
     worker: Option<u64>,
     seq: Option<u64>,
+    audit: Option<u64>,
     #[serde(borrow)]
     event: Option<Cow<'a, str>>,
     count: Option<u64>,
@@ -66,6 +76,9 @@ struct Said<'a> {
     crashed_boot: Option<Cow<'a, str>>,
     #[serde(default)]
     workers: Workers,
+    audit_made: Option<u64>,
+    #[serde(default)]
+    audit_lost: u64,
 }
 
 /// In `started`, how many; in `crashed-run` and `stopped`, what became of their records.
@@ -94,7 +107,7 @@ impl Losses {
     pub(super) fn see(&mut self, line: &[u8], place: Place, n: u64) -> Result<(), What> {
         self.whole |= n == 1;
         if let Some((boot, worker, seq)) = flow(line) {
-            return self.record(boot, worker, seq, place, n);
+            return self.line(boot, Maker::Worker(worker), seq, place, n);
         }
         let Ok(said) = serde_json::from_slice::<Said<'_>>(line) else {
             return Ok(());
@@ -103,89 +116,115 @@ impl Losses {
             return Ok(());
         };
         if said.kind.as_deref() != Some("log") {
-            return match (said.worker, said.seq) {
-                (Some(worker), Some(seq)) => self.record(boot, worker, seq, place, n),
+            return match (said.worker, said.seq, said.audit) {
+                (Some(worker), Some(seq), _) => {
+                    self.line(boot, Maker::Worker(worker), seq, place, n)
+                }
+                (_, _, Some(number)) if said.kind.as_deref() == Some("audit") => {
+                    self.line(boot, Maker::Audit, number, place, n)
+                }
                 _ => Ok(()),
             };
         }
+        let count = said.count.unwrap_or(0);
         match (said.event.as_deref(), said.worker, said.workers) {
             (Some("started"), ..) => self.run(boot).started = true,
-            (Some("lost"), Some(worker), _) => {
-                let worker = self.run(boot).workers.entry(worker).or_default();
-                worker.lost = worker.lost.saturating_add(said.count.unwrap_or(0));
-            }
+            (Some("lost"), Some(worker), _) => self.lose(boot, Maker::Worker(worker), count),
+            (Some("audit-lost"), ..) => self.lose(boot, Maker::Audit, count),
             (Some("stopped" | "crashed-run"), _, Workers::Sums(sums)) => {
                 let boot = said.crashed_boot.as_deref().unwrap_or(boot);
-                for sum in sums {
-                    self.sum_up(boot, &sum, place, n);
+                for Sum { worker, made, lost } in sums {
+                    self.sum_up(boot, Maker::Worker(worker), (made, lost), place, n);
                 }
+                let audit = (said.audit_made, said.audit_lost);
+                self.sum_up(boot, Maker::Audit, audit, place, n);
             }
             _ => {}
         }
         Ok(())
     }
 
+    fn lose(&mut self, boot: &str, maker: Maker, count: u64) {
+        let numbers = self.run(boot).makers.entry(maker).or_default();
+        numbers.lost = numbers.lost.saturating_add(count);
+    }
+
     /// Records that the log says were lost.
     pub(super) fn stated(&self) -> u64 {
-        self.workers()
-            .map(|(.., worker)| worker.stated())
+        self.makers()
+            .map(|(.., numbers)| numbers.stated())
             .fold(0, u64::saturating_add)
     }
 
     /// Records that are missing and that no line explains.
     pub(super) fn unstated(&self) -> u64 {
-        let missing = |worker: &Worker| worker.missing.saturating_sub(worker.stated());
-        self.workers()
-            .map(|(.., worker)| missing(worker))
+        let missing = |numbers: &Numbers| numbers.missing.saturating_sub(numbers.stated());
+        self.makers()
+            .map(|(.., numbers)| missing(numbers))
             .fold(0, u64::saturating_add)
     }
 
     /// The first gap that no line explains.
     pub(super) fn first_unstated(&self) -> Option<(Place, u64, What)> {
-        let first = |(boot, id, worker): (&str, u64, &Worker)| {
-            let gap = worker.first_unstated()?;
-            let what = What::Unstated {
-                boot: boot.to_owned(),
-                worker: id,
-                from: gap.from,
-                to: gap.to,
+        let first = |(boot, maker, numbers): (&str, Maker, &Numbers)| {
+            let gap = numbers.first_unstated()?;
+            let (boot, from, to) = (boot.to_owned(), gap.from, gap.to);
+            let what = match maker {
+                Maker::Worker(worker) => What::Unstated {
+                    boot,
+                    worker,
+                    from,
+                    to,
+                },
+                Maker::Audit => What::UnstatedAudit { boot, from, to },
             };
             Some((gap.place, gap.n, what))
         };
-        self.workers().filter_map(first).min_by_key(|(_, n, _)| *n)
+        self.makers().filter_map(first).min_by_key(|(_, n, _)| *n)
     }
 
-    fn record(&mut self, boot: &str, id: u64, seq: u64, place: Place, n: u64) -> Result<(), What> {
+    fn line(
+        &mut self,
+        boot: &str,
+        maker: Maker,
+        seq: u64,
+        place: Place,
+        n: u64,
+    ) -> Result<(), What> {
         let (whole, full) = (self.whole, self.gaps >= MAX_GAPS);
         let run = self.run(boot);
         let whole = whole || run.started;
-        let known = run.workers.contains_key(&id);
-        let worker = run.workers.entry(id).or_default();
-        if seq <= worker.seq {
-            return Err(What::Repeated {
-                boot: boot.to_owned(),
-                worker: id,
-                seq: worker.seq,
+        let known = run.makers.contains_key(&maker);
+        let numbers = run.makers.entry(maker).or_default();
+        if seq <= numbers.seq {
+            let (boot, last) = (boot.to_owned(), numbers.seq);
+            return Err(match maker {
+                Maker::Worker(worker) => What::Repeated {
+                    boot,
+                    worker,
+                    seq: last,
+                },
+                Maker::Audit => What::RepeatedAudit { boot, audit: last },
             });
         }
         let gap = Gap {
             place,
             n,
-            from: worker.seq + 1,
+            from: numbers.seq + 1,
             to: seq - 1,
         };
-        let complete = whole || known && worker.seq > 0;
-        worker.seq = seq;
+        let complete = whole || known && numbers.seq > 0;
+        numbers.seq = seq;
         if complete && gap.from <= gap.to {
             let length = gap.to - gap.from + 1;
-            worker.missing = worker.missing.saturating_add(length);
+            numbers.missing = numbers.missing.saturating_add(length);
             // A loss is stated as soon as it happens, before what waits in the gateway is written:
             // retention may have taken that line, and not the gap.
             if !whole && place.file == 0 {
-                worker.excused = worker.excused.saturating_add(length);
+                numbers.excused = numbers.excused.saturating_add(length);
             }
-            if !full || worker.gaps.is_empty() {
-                worker.gaps.push(gap);
+            if !full || numbers.gaps.is_empty() {
+                numbers.gaps.push(gap);
                 self.gaps += 1;
             }
         }
@@ -193,24 +232,31 @@ impl Losses {
     }
 
     /// The line that sums a run up; it may say that there were records after the last one.
-    fn sum_up(&mut self, boot: &str, sum: &Sum, place: Place, n: u64) {
+    fn sum_up(
+        &mut self,
+        boot: &str,
+        maker: Maker,
+        (made, lost): (Option<u64>, u64),
+        place: Place,
+        n: u64,
+    ) {
         let (whole, full) = (self.whole, self.gaps >= MAX_GAPS);
         let run = self.run(boot);
         let whole = whole || run.started;
-        let worker = run.workers.entry(sum.worker).or_default();
-        worker.summed_up = sum.lost;
-        let made = sum.made.unwrap_or(0);
-        if made > worker.seq && (whole || worker.seq > 0) {
-            worker.missing = worker.missing.saturating_add(made - worker.seq);
+        let numbers = run.makers.entry(maker).or_default();
+        numbers.summed_up = lost;
+        let made = made.unwrap_or(0);
+        if made > numbers.seq && (whole || numbers.seq > 0) {
+            numbers.missing = numbers.missing.saturating_add(made - numbers.seq);
             let gap = Gap {
                 place,
                 n,
-                from: worker.seq + 1,
+                from: numbers.seq + 1,
                 to: made,
             };
-            worker.seq = made;
-            if !full || worker.gaps.is_empty() {
-                worker.gaps.push(gap);
+            numbers.seq = made;
+            if !full || numbers.gaps.is_empty() {
+                numbers.gaps.push(gap);
                 self.gaps += 1;
             }
         }
@@ -223,15 +269,15 @@ impl Losses {
         self.runs.get_mut(boot).expect("inserted above")
     }
 
-    fn workers(&self) -> impl Iterator<Item = (&str, u64, &Worker)> {
+    fn makers(&self) -> impl Iterator<Item = (&str, Maker, &Numbers)> {
         self.runs.iter().flat_map(|(boot, run)| {
-            let worker = move |(id, worker): (&u64, _)| (boot.as_str(), *id, worker);
-            run.workers.iter().map(worker)
+            let one = move |(maker, numbers): (&Maker, _)| (boot.as_str(), *maker, numbers);
+            run.makers.iter().map(one)
         })
     }
 }
 
-impl Worker {
+impl Numbers {
     fn stated(&self) -> u64 {
         self.lost.max(self.summed_up)
     }

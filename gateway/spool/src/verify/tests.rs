@@ -295,6 +295,55 @@ fn a_missing_record_must_be_stated() {
 }
 
 #[test]
+fn a_missing_audit_event_must_be_stated() {
+    let event = |number: u64| format!(r#"{{"kind":"audit",{RUN},"audit":{number}}}"#);
+    let log = |event: &str| format!(r#"{{"kind":"log",{RUN},{event}}}"#);
+    let started = log(r#""event":"started","worker_count":2"#);
+    let verdict = |bodies: &[String]| judge(&chain(bodies), 1000, None);
+    let unstated = |from, to| What::UnstatedAudit {
+        boot: "77".into(),
+        from,
+        to,
+    };
+    let gap = [started.clone(), event(1), event(4)];
+    let fault = verdict(&gap).unwrap_err();
+    assert_eq!((fault.n, fault.what), (3, unstated(2, 3)));
+    let told = log(r#""event":"audit-lost","count":2"#);
+    assert_eq!(
+        verdict(&[&gap[..], &[told]].concat())
+            .unwrap()
+            .stated_losses,
+        2
+    );
+    // The last ones: by the line that sums the run up, or the one that explains its crash.
+    let two = [started.clone(), event(1), event(2)];
+    let stopped = |made: u64, lost: u64| {
+        let sums = format!(r#""workers":[],"audit_made":{made},"audit_lost":{lost}"#);
+        log(&format!(r#""event":"stopped",{sums}"#))
+    };
+    let end = |made, lost| verdict(&[&two[..], &[stopped(made, lost)]].concat());
+    assert_eq!(end(2, 0).unwrap().stated_losses, 0);
+    assert_eq!(end(3, 1).unwrap().stated_losses, 1);
+    assert_eq!(end(3, 0).unwrap_err().what, unstated(3, 3));
+    let crashed = r#""event":"crashed-run","crashed_boot":"77","workers":[],"audit_made":3"#;
+    let crashed = |lost: u64| {
+        let said = log(&format!(r#"{crashed},"audit_lost":{lost}"#));
+        said.replace(r#""boot":"77","event""#, r#""boot":"78","event""#)
+    };
+    verdict(&[&two[..], &[crashed(1)]].concat()).unwrap();
+    let fault = verdict(&[&two[..], &[crashed(0)]].concat()).unwrap_err();
+    assert_eq!(fault.what, unstated(3, 3));
+    let fault = verdict(&[started, event(1), event(1)]).unwrap_err();
+    assert_eq!(
+        fault.what,
+        What::RepeatedAudit {
+            boot: "77".into(),
+            audit: 1
+        }
+    );
+}
+
+#[test]
 fn retention_may_take_the_line_that_states_a_loss_before_the_gap() {
     let record = |seq: u64| format!(r#"{{"kind":"flow",{RUN},"worker":1,"seq":{seq}}}"#);
     let log = |event: &str| format!(r#"{{"kind":"log",{RUN},{event}}}"#);

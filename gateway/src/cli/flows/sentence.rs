@@ -50,6 +50,7 @@ pub(super) fn is_flow(line: &[u8]) -> bool {
 pub(super) fn sentence(line: &[u8]) -> String {
     match serde_json::from_slice::<Value>(line) {
         Ok(record) if record["kind"] == "flow" => attempt(&record),
+        Ok(event) if event["kind"] == "audit" => change(&event),
         Ok(event) => other(&event),
         Err(_) => String::from_utf8_lossy(line).into_owned(),
     }
@@ -95,6 +96,44 @@ fn attempt(record: &Value) -> String {
     line.trim_end().to_owned()
 }
 
+/// Who changed what, or tried to.
+fn change(event: &Value) -> String {
+    let text = |field: &str| event[field].as_str();
+    let from = text("from").map_or_else(String::new, |from| format!(" at {from}"));
+    let actor = match text("actor") {
+        Some("admin") => match event["uid"].as_u64() {
+            Some(uid) => format!("admin (uid {uid})"),
+            None => "admin".to_owned(),
+        },
+        Some("guest") => format!("guest of {}{from}", text("invitation").unwrap_or("-")),
+        Some("device") => {
+            let device = text("device").unwrap_or("-");
+            match text("user") {
+                Some(user) => format!("{user} on {device}{from}"),
+                None => format!("{device}{from}"),
+            }
+        }
+        other => other.unwrap_or("-").to_owned(),
+    };
+    let mut line = format!(
+        "{}  audit   {actor}  {}  {} {}  {}",
+        text("time").unwrap_or("-"),
+        text("action").unwrap_or("-"),
+        text("object_kind").unwrap_or("-"),
+        text("object").unwrap_or("-"),
+        text("outcome").unwrap_or("-"),
+    );
+    if let Some(reason) = text("reason") {
+        line.push_str(&format!(": {reason}"));
+    }
+    for state in ["before", "after"] {
+        if event[state].is_object() {
+            line.push_str(&format!("  {state}={}", event[state]));
+        }
+    }
+    line
+}
+
 /// What is not about an attempt: what happened, and its own fields.
 fn other(event: &Value) -> String {
     const COMMON: [&str; 9] = [
@@ -137,6 +176,19 @@ mod tests {
             sentence(denied.to_string().as_bytes()),
             "2026-11-22T05:00:43.120Z  denied  ana@example.com on ana-laptop  \
              100.96.0.2:4000 -> 192.0.2.10:23/tcp  rule \"default\"  policy x3"
+        );
+        let refused = json!({
+            "kind": "audit", "time": "2026-11-22T05:00:43.120Z", "action": "login",
+            "outcome": "refused", "actor": "device", "device": "ana-laptop",
+            "user": "ana@example.com", "from": "198.51.100.7:4000", "object_kind": "device",
+            "object": "ana-laptop", "reason": "it belongs to another user",
+            "before": { "session": null },
+        });
+        assert_eq!(
+            sentence(refused.to_string().as_bytes()),
+            "2026-11-22T05:00:43.120Z  audit   ana@example.com on ana-laptop at 198.51.100.7:4000  \
+             login  device ana-laptop  refused: it belongs to another user  \
+             before={\"session\":null}"
         );
         let lost = json!({
             "schema": 2, "kind": "log", "gateway": "gw", "boot": "4",

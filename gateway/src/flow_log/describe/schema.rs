@@ -1,5 +1,6 @@
 //! The JSON Schema of a line: one flat object for each kind of line.
 
+use crate::audit::AuditLine;
 use crate::flow_log::event::LogEvent;
 use postern_engine::record::{Closed, Denied, Opened, Record};
 use schemars::JsonSchema;
@@ -95,6 +96,9 @@ pub(super) fn kinds() -> Vec<(String, Fields)> {
     denied.properties.remove("egress_port");
     kinds.push(("denied".to_owned(), denied));
 
+    let audit = of::<AuditLine>();
+    kinds.push(("audit".to_owned(), fields(&audit, &audit)));
+
     let log = of::<LogEvent>();
     let base = fields(&log, &log);
     for variant in log["oneOf"].as_array().into_iter().flatten() {
@@ -114,6 +118,7 @@ pub(super) fn kinds() -> Vec<(String, Fields)> {
 pub(super) fn kind_of(line: &Map<String, Value>) -> Option<(String, Fields)> {
     let word = |name: &str| line.get(name).and_then(Value::as_str);
     let name = match (word("event"), word("close_reason")) {
+        _ if word("kind") == Some("audit") => "audit",
         (Some(event), _) => event,
         (None, Some("crashed")) => "crashed",
         (None, _) => word("state")?,

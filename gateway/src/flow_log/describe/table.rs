@@ -17,7 +17,7 @@ pub(super) fn fill(page: &str, example: &str) -> String {
     let mut filled = String::new();
     let mut rest = page;
     let mut missing: BTreeSet<&str> = [
-        "every", "open", "closed", "denied", "log", "events", "example",
+        "every", "open", "closed", "denied", "audit", "log", "events", "example",
     ]
     .into();
     while let Some(at) = rest.find(BEGIN) {
@@ -81,6 +81,7 @@ fn part(name: &str, example: &str) -> String {
             table(all, &fields, &lines)
         }
         "open" | "closed" | "denied" => table(fields(name), &state_fields(name), &of(name)),
+        "audit" => table(fields(name), &own(fields(name)), &of(name)),
         "log" => {
             let all = fields("repaired");
             let mut common = own(all);
@@ -222,6 +223,7 @@ fn kind(schema: &Value) -> String {
             return format!("list of {}s", kind_of_item(schema));
         }
         (Value::String(kind), _) if kind == "integer" => "number",
+        (Value::String(kind), _) if kind == "object" => "object",
         (Value::String(kind), _) if kind == "boolean" => "`true`",
         (Value::Array(kinds), _) if kinds.iter().any(|kind| kind == "integer") => "number",
         _ if schema["oneOf"].is_array()

@@ -50,8 +50,13 @@ fn a_crash_names_the_run_and_what_is_known_of_its_workers() {
             crashed_boot: "3".into(),
             workers: vec![counts(0, None, 40, 0), counts(1, Some(9), 7, 2)],
             flows_closed: 5,
+            audit: AuditCounts {
+                made: Some(3),
+                written: 2,
+                lost: 1,
+            },
         })),
-        r#""event":"crashed-run","crashed_boot":"3","workers":[{"worker":0,"written":40,"lost":0},{"worker":1,"made":9,"written":7,"lost":2}],"flows_closed":5}"#
+        r#""event":"crashed-run","crashed_boot":"3","workers":[{"worker":0,"written":40,"lost":0},{"worker":1,"made":9,"written":7,"lost":2}],"flows_closed":5,"audit_made":3,"audit_written":2,"audit_lost":1}"#
     );
     assert_eq!(
         json(Event::Stopped(Stopped {
@@ -59,8 +64,9 @@ fn a_crash_names_the_run_and_what_is_known_of_its_workers() {
             flows_seen: 21,
             flows_written: 21,
             flows_lost: 0,
+            audit: AuditCounts::default(),
         })),
-        r#""event":"stopped","workers":[{"worker":0,"made":40,"written":40,"lost":0}],"flows_seen":21,"flows_written":21,"flows_lost":0}"#
+        r#""event":"stopped","workers":[{"worker":0,"made":40,"written":40,"lost":0}],"flows_seen":21,"flows_written":21,"flows_lost":0,"audit_written":0,"audit_lost":0}"#
     );
 }
 

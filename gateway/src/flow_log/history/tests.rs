@@ -26,7 +26,11 @@ fn explained(folder: &Scratch, head: u64) -> (CrashedRun, Vec<Value>) {
         folder: folder.path(""),
         head,
         boot: "7".into(),
-        left: vec![Left { boot: 7, made }],
+        left: vec![Left {
+            boot: 7,
+            made,
+            audit: 4,
+        }],
         by: "8".into(),
         now: Wall(1_800_000_000_000_000_000),
     };
@@ -60,6 +64,27 @@ fn what_retention_has_removed_is_not_lost() {
     let (run, closings) = explained(&folder, 14);
     assert_eq!(counts(&run), [(0, Some(14), 4, 2), (1, Some(5), 0, 0)]);
     assert_eq!((run.flows_closed, closings.len()), (4, 4));
+}
+
+#[test]
+fn audit_events_that_died_on_the_way_are_counted() {
+    let folder = Scratch::new();
+    let event = |boot, number: u64| {
+        format!(
+            r#"{{"kind":"audit","boot":"{boot}","time":"2026-11-22T05:00:43.120Z","audit":{number}}}"#
+        )
+    };
+    // Of run 7, which made four; the first is gone with retention, the last was never written.
+    segment(&folder, 11, &[event(7, 2), event(6, 9), event(7, 3)]);
+    let (run, _) = explained(&folder, 13);
+    assert_eq!(
+        run.audit,
+        AuditCounts {
+            made: Some(4),
+            written: 2,
+            lost: 1,
+        }
+    );
 }
 
 #[test]

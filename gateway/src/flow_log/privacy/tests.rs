@@ -27,7 +27,14 @@ fn lines(config: Privacy, folder: &Scratch) -> Vec<String> {
     let mut records = sample::records();
     records.iter_mut().for_each(|record| redactor.apply(record));
     let line = |record| serde_json::to_string(record).expect("encodes");
-    records.iter().map(line).collect()
+    let mut audit = sample::audit();
+    audit
+        .iter_mut()
+        .for_each(|line| redactor.apply_to_audit(line));
+    let events = audit
+        .iter()
+        .map(|line| serde_json::to_string(line).expect("encodes"));
+    records.iter().map(line).chain(events).collect()
 }
 
 #[test]

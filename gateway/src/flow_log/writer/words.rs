@@ -4,7 +4,8 @@
 use super::{Found, RETAIN_EVERY, STEP, Writer};
 use crate::export;
 use crate::flow_log::event::{
-    ClockStepped, Event, Lost, Previous, Removal, Removed, Stopped, WorkerCounts,
+    AuditCounts, AuditLost, ClockStepped, Event, Lost, Previous, Removal, Removed, Stopped,
+    WorkerCounts,
 };
 use crate::flow_log::history::Head;
 use crate::flow_log::lock;
@@ -121,6 +122,7 @@ impl<S: Storage> Writer<S> {
         if self.unwritable.is_some() {
             return;
         }
+        self.tell_audit_losses(now);
         let losses = std::mem::take(&mut *lock(&self.shared.losses));
         for (worker, loss) in losses {
             self.say(
@@ -136,6 +138,22 @@ impl<S: Storage> Writer<S> {
                 }),
             );
         }
+    }
+
+    fn tell_audit_losses(&mut self, now: Wall) {
+        let Some(loss) = lock(&self.shared.audit).unstated.take() else {
+            return;
+        };
+        self.say(
+            now,
+            Event::AuditLost(AuditLost {
+                count: loss.count,
+                first_audit: loss.first,
+                last_audit: loss.last,
+                from: loss.from,
+                to: loss.to,
+            }),
+        );
     }
 
     pub(super) fn tell_the_past(&mut self, now: Wall) {
@@ -155,7 +173,7 @@ impl<S: Storage> Writer<S> {
                     let lost: u64 = run.workers.iter().map(|worker| worker.lost).sum();
                     self.shared.crash_lost.fetch_add(lost, Ordering::Relaxed);
                     tracing::info!(boot = %run.crashed_boot, flows = run.flows_closed,
-                        records_lost = lost, "the run before ended without a word");
+                        records_lost = lost, audit_events_lost = run.audit.lost, "the run before ended without a word");
                     self.say(now, Event::CrashedRun(run));
                 }
                 Ok(Found::Unreadable(error)) => {
@@ -199,6 +217,11 @@ impl<S: Storage> Writer<S> {
             flows_seen: status.flows_seen,
             flows_written: status.flows_written,
             flows_lost: status.flows_lost,
+            audit: AuditCounts {
+                made: Some(status.audit.made),
+                written: status.audit.written,
+                lost: status.audit.lost,
+            },
         };
         self.say(Clock::now().wall, Event::Stopped(event));
         if self.commit() && self.sync() {
@@ -209,9 +232,11 @@ impl<S: Storage> Writer<S> {
     /// Whether a worker has ended, as by a panic, with records that nobody will hand over.
     fn owes_records(&self) -> bool {
         let workers = self.shared.by_worker();
-        workers
-            .iter()
-            .any(|(made, written, lost)| *made > written + lost)
+        let audit = lock(&self.shared.audit).status();
+        audit.made > audit.written + audit.lost
+            || workers
+                .iter()
+                .any(|(made, written, lost)| *made > written + lost)
     }
 
     /// Whether all is told of the run before.

@@ -43,6 +43,31 @@ pub(super) fn of(log: &FlowLogStatus) -> Vec<MetricFamily> {
             "Records that were lost.",
             one(log.lost),
         ),
+        counter(
+            "postern_audit_events_total",
+            "Changes and tries of one, by what was done and what came of it.",
+            log.audit
+                .events
+                .iter()
+                .map(|one| {
+                    let labels = vec![
+                        ("action", one.action.as_str()),
+                        ("outcome", one.outcome.as_str()),
+                    ];
+                    (labels, one.count)
+                })
+                .collect(),
+        ),
+        counter(
+            "postern_audit_written_total",
+            "Audit events in the log.",
+            one(log.audit.written),
+        ),
+        counter(
+            "postern_audit_lost_total",
+            "Audit events that were lost.",
+            one(log.audit.lost),
+        ),
         gauge(
             "postern_log_head",
             "Number of the log's last line.",
