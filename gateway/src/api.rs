@@ -90,12 +90,20 @@ pub struct DeviceView {
     pub last_handshake: Option<u64>,
 }
 
-/// Whether a device may connect.
+/// Whether a device may connect, and may reach anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum DeviceState {
-    /// It may.
+    /// Policy decides what it reaches.
     Active,
+    /// It reaches nothing until an admin approves it.
+    WaitsForApproval,
+    /// An admin said no: it reaches nothing.
+    Denied,
+    /// It reaches nothing until its user logs in.
+    NeedsLogin,
+    /// Its user is disabled: it reaches nothing.
+    UserDisabled,
     /// Never again.
     Revoked,
 }

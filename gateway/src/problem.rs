@@ -61,6 +61,10 @@ impl From<StoreError> for Problem {
             StoreError::NoDevice { .. } => {
                 Problem::absent(error.to_string(), "see `postern-gateway device list`")
             }
+            StoreError::Absent { what, .. } => Problem::absent(
+                error.to_string(),
+                format!("see `postern-gateway {what} list`"),
+            ),
             StoreError::Schema { .. } => Problem::unable(
                 error.to_string(),
                 "nothing was changed; restore the file or fix what it says",

@@ -9,9 +9,10 @@ use crate::key_file;
 use crate::live_config::LiveConfig;
 use crate::plane::{self, Ending, Plane};
 use crate::policy_watch::{self, PolicyKeeper};
-use crate::store::Store;
+use crate::store::{Store, Terms};
 use crate::{admin, metrics};
 use anyhow::Context;
+use postern_io::clock::Clock;
 use postern_io::host;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     host::drop_privileges()?;
     let store = Store::open(&config.store_path(), config.pool).await?;
     let boot = store.next_boot().await?;
-    let devices = store.active_devices().await?;
+    let terms = Terms::of(&config);
+    let devices = store
+        .active_devices(Clock::now().wall.seconds(), &terms)
+        .await?;
     // Listeners first: a second gateway on the same data must change nothing on the host.
     let admin_socket = admin::bind(&config.admin_socket)?;
     let metrics_socket = match config.metrics {

@@ -201,7 +201,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
             .map(view)
             .collect()
     };
-    devices.retain(|device| all || device.state == DeviceState::Active);
+    devices.retain(|device| all || device.state != DeviceState::Revoked);
     if output == Output::Json {
         output::json(&devices)?;
         return Ok(0);
@@ -357,6 +357,10 @@ fn groups(device: &DeviceView) -> String {
 fn state(state: DeviceState) -> &'static str {
     match state {
         DeviceState::Active => "active",
+        DeviceState::WaitsForApproval => "waits-for-approval",
+        DeviceState::Denied => "denied",
+        DeviceState::NeedsLogin => "needs-login",
+        DeviceState::UserDisabled => "user-disabled",
         DeviceState::Revoked => "revoked",
     }
 }

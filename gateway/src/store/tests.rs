@@ -1,7 +1,16 @@
+mod join;
+
 use super::*;
+use crate::api::DeviceState;
 use crate::scratch::Scratch;
-use postern_proto::keys::PrivateKey;
+use postern_engine::standing::Held;
+use postern_proto::keys::{PresharedKey, PrivateKey, PublicKey};
 use std::os::unix::fs::PermissionsExt;
+
+const TERMS: Terms = Terms {
+    session_required: false,
+    stale_after: 180,
+};
 
 fn pool(v4: &str) -> Pool {
     Pool {
@@ -96,7 +105,13 @@ async fn names_and_keys_are_taken_for_ever() {
     assert_eq!(again.revoked, Some(50), "the first time stays");
     assert!(said(store.add_device(device("ana", 2), 1).await).contains("revoked device"));
     assert!(said(store.add_device(device("bob", 1), 1).await).contains("was revoked"));
-    assert!(store.active_devices().await.expect("list").is_empty());
+    assert!(
+        store
+            .active_devices(60, &TERMS)
+            .await
+            .expect("list")
+            .is_empty()
+    );
     assert_eq!(
         store.devices().await.expect("list").len(),
         1,
@@ -208,4 +223,350 @@ fn words_that_would_break_a_listing_are_refused() {
     }
     assert!(Enrolment::new("ok", Some("a b"), &[], key(1), None).is_err());
     assert!(Enrolment::new("ok", None, &["".into()], key(1), None).is_err());
+}
+
+#[tokio::test]
+async fn a_device_of_an_older_program_is_approved_and_its_user_known() {
+    let folder = Scratch::new();
+    let path = folder.path("gateway.db");
+    let old = Migrator::with_migrations(vec![Migration::new(
+        1,
+        "devices".into(),
+        MigrationType::Simple,
+        include_str!("../../migrations/0001_devices.sql").into_sql_str(),
+        false,
+    )]);
+    let options = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true);
+    let db = SqlitePool::connect_with(options).await.expect("opens");
+    old.run(&db).await.expect("the old schema");
+    sqlx::query(
+        "INSERT INTO devices (name, user, groups, public_key, host, created)
+         VALUES ('ana', 'ana@example.com', '[\"sre\"]', $1, 2, 100)",
+    )
+    .bind(key(1).to_string())
+    .execute(&db)
+    .await
+    .expect("a device");
+    db.close().await;
+
+    let store = open(&folder, "100.96.0.0/16").await;
+    let device = store.device("ana").await.expect("there");
+    assert_eq!(device.state(), DeviceState::Active);
+    assert_eq!((device.approved, device.key_since), (Some(100), 100));
+    let record = store.record("ana", 200, &TERMS).await.expect("there");
+    assert_eq!(record.standing, Default::default());
+    let user = store.user("ANA@example.com").await.expect("known");
+    assert_eq!((user.devices, user.created), (1, 100));
+}
+
+#[tokio::test]
+async fn approval_is_withdrawn_and_given_and_neither_comes_after_revocation() {
+    let folder = Scratch::new();
+    let store = open(&folder, "100.96.0.0/16").await;
+    store.add_device(device("ana", 1), 1).await.expect("added");
+    let denied = store.deny_device("ana", 5).await.expect("denied");
+    assert_eq!(denied.state(), DeviceState::Denied);
+    assert_eq!(denied.held(), Some(Held::Approval));
+    store.deny_device("ana", 6).await.expect("denied");
+    store.close().await;
+
+    let store = open(&folder, "100.96.0.0/16").await;
+    assert_eq!(
+        store.device("ana").await.expect("there").denied,
+        Some(5),
+        "the first time stays"
+    );
+    let approved = store.approve_device("ana", 7).await.expect("approved");
+    assert_eq!((approved.approved, approved.held()), (Some(7), None));
+    store.revoke_device("ana", 8).await.expect("revoked");
+    assert!(store.approve_device("ana", 9).await.is_err());
+    assert!(matches!(
+        store.deny_device("eve", 9).await,
+        Err(StoreError::NoDevice { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_disabled_user_holds_every_device() {
+    let folder = Scratch::new();
+    let store = open(&folder, "100.96.0.0/16").await;
+    for (name, seed) in [("ana", 1), ("ana2", 2)] {
+        store
+            .add_device(device(name, seed), 1)
+            .await
+            .expect("added");
+    }
+    let user = store.set_user_disabled("Ana@Example.com", true, 5).await;
+    assert_eq!(user.expect("known").disabled, Some(5));
+    for held in store.devices_of("ana@example.com").await.expect("two") {
+        assert_eq!(held.held(), Some(Held::UserDisabled));
+    }
+    let all = store.active_devices(6, &TERMS).await.expect("two");
+    let held: Vec<_> = all.iter().map(|device| device.standing.held).collect();
+    assert_eq!(
+        held,
+        [Some(Held::UserDisabled); 2],
+        "they may connect, and ask why"
+    );
+    let user = store.set_user_disabled("ana@example.com", false, 7).await;
+    assert_eq!(user.expect("known").disabled, None);
+    assert_eq!(store.device("ana").await.expect("there").held(), None);
+    assert!(store.set_user_disabled("eve", true, 7).await.is_err());
+}
+
+#[tokio::test]
+async fn one_account_of_an_issuer_is_one_user() {
+    let folder = Scratch::new();
+    let store = open(&folder, "100.96.0.0/16").await;
+    let idp = "https://idp.example.com";
+    let link = async |sub: &str, user: &str| store.link_identity(idp, sub, user, 5).await;
+    link("1", "ana@example.com").await.expect("linked");
+    link("1", "ana@example.com").await.expect("nothing new");
+    assert!(
+        link("2", "ana@example.com").await.is_err(),
+        "the name was given to another person"
+    );
+    assert!(link("1", "bob@example.com").await.is_err());
+    store
+        .link_identity("email", "ana@example.com", "ana@example.com", 5)
+        .await
+        .expect("another issuer");
+    let user = store.user_of(&format!("{idp}|1")).await.expect("read");
+    assert_eq!(user.as_deref(), Some("ana@example.com"));
+    assert_eq!(store.user_of("x|1").await.expect("read"), None);
+    assert!(
+        store.user("bob@example.com").await.is_err(),
+        "a refusal makes no user"
+    );
+}
+
+fn login(device: &str, user: &str) -> NewSession {
+    NewSession {
+        device: device.to_owned(),
+        user: user.to_owned(),
+        method: "oidc".to_owned(),
+        issuer: Some("https://idp.example.com".to_owned()),
+        subject: Some("1".to_owned()),
+        groups: vec!["oncall".to_owned()],
+        amr: vec!["pwd".to_owned(), "otp".to_owned()],
+        acr: None,
+        since: 10,
+        until: Some(100),
+    }
+}
+
+#[tokio::test]
+async fn a_session_brings_groups_until_it_ends() {
+    let folder = Scratch::new();
+    let store = open(&folder, "100.96.0.0/16").await;
+    store.add_device(device("ana", 1), 1).await.expect("added");
+    let first = store
+        .begin_session(&login("ana", "Ana@example.com"), 10)
+        .await;
+    let first = first.expect("begun");
+    let record = store.record("ana", 11, &TERMS).await.expect("there");
+    assert_eq!(record.groups, ["oncall", "platform", "sre"]);
+    let session = record.standing.session.expect("in force");
+    assert_eq!(
+        (session.since.seconds(), &*session.id),
+        (10, first.id.as_str())
+    );
+    assert_eq!(session.amr, ["otp", "pwd"]);
+
+    let second = store
+        .begin_session(&login("ana", "ana@example.com"), 20)
+        .await;
+    let second = second.expect("begun");
+    let past = store.session(&first.id).await.expect("remembered");
+    assert_eq!(past.end_reason.as_deref(), Some("renewed"));
+    assert!(
+        store
+            .begin_session(&login("ana", "bob@example.com"), 21)
+            .await
+            .is_err()
+    );
+    assert_eq!(store.sessions(false).await.expect("list")[0], second);
+
+    assert_eq!(store.sessions_due(99).await.expect("none"), []);
+    assert_eq!(store.sessions_due(100).await.expect("one")[0], second);
+    let ended = store
+        .end_session(&second.id, "age", 100)
+        .await
+        .expect("ended");
+    assert_eq!(ended.expect("now").ended, Some(100));
+    assert_eq!(
+        store
+            .end_session(&second.id, "age", 101)
+            .await
+            .expect("read"),
+        None
+    );
+    store.close().await;
+
+    let store = open(&folder, "100.96.0.0/16").await;
+    let record = store.record("ana", 102, &TERMS).await.expect("there");
+    assert_eq!((record.groups.len(), record.standing.session), (2, None));
+    assert!(store.end_session("nonsense", "age", 1).await.is_err());
+    for _ in 0..40 {
+        let again = store
+            .begin_session(&login("ana", "ana@example.com"), 103)
+            .await;
+        again.expect("begun");
+    }
+    assert!(
+        store.sessions(true).await.expect("list").len() <= 17,
+        "the past is bounded"
+    );
+}
+
+#[tokio::test]
+async fn reports_and_attributes_are_the_latest_and_end() {
+    let folder = Scratch::new();
+    let store = open(&folder, "100.96.0.0/16").await;
+    store.add_device(device("ana", 1), 1).await.expect("added");
+    let mut facts = postern_proto::facts::Facts::default();
+    store.save_report("ana", &facts, 10).await.expect("stored");
+    facts.os = Some("debian".to_owned());
+    store.save_report("ana", &facts, 20).await.expect("stored");
+    let attribute = |value: &str, until| StoredAttribute {
+        name: "managed".to_owned(),
+        value: value.to_owned(),
+        until,
+        set_by: "uid 0".to_owned(),
+    };
+    for value in ["no", "yes"] {
+        let set = store
+            .set_attribute("ana", &attribute(value, Some(50)))
+            .await;
+        set.expect("set");
+    }
+    let standing = store.standing("ana", 49, &TERMS).await.expect("there");
+    let reported = standing.reported.expect("reported");
+    assert_eq!((&*reported.facts, reported.at.seconds()), (&facts, 20));
+    assert_eq!(reported.fresh_until.seconds(), 200);
+    assert_eq!(standing.attributes["managed"].value, "yes");
+    let later = store.standing("ana", 50, &TERMS).await.expect("there");
+    assert!(later.attributes.is_empty(), "it has ended");
+
+    assert!(
+        store
+            .set_attribute("eve", &attribute("yes", None))
+            .await
+            .is_err()
+    );
+    assert!(
+        store
+            .set_attribute("ana", &attribute("two words", None))
+            .await
+            .is_err()
+    );
+    let gone = store
+        .unset_attribute("ana", "managed")
+        .await
+        .expect("was set");
+    assert_eq!(gone, attribute("yes", Some(50)));
+    assert!(store.unset_attribute("ana", "managed").await.is_err());
+    for number in 0..MAX_ATTRIBUTES + 1 {
+        let one = StoredAttribute {
+            name: format!("a{number}"),
+            ..attribute("x", None)
+        };
+        let set = store.set_attribute("ana", &one).await;
+        assert_eq!(set.is_ok(), number < MAX_ATTRIBUTES, "{number}");
+    }
+    store
+        .set_attribute(
+            "ana",
+            &StoredAttribute {
+                name: "a1".into(),
+                ..attribute("y", None)
+            },
+        )
+        .await
+        .expect("another value of one that is there");
+}
+
+#[tokio::test]
+async fn a_key_that_was_replaced_or_revoked_never_comes_back() {
+    let folder = Scratch::new();
+    let store = open(&folder, "100.96.0.0/16").await;
+    store.add_device(device("ana", 1), 1).await.expect("added");
+    store.add_device(device("bob", 9), 1).await.expect("added");
+    let begun = store
+        .begin_rotation("ana", &key(2), None, 5)
+        .await
+        .expect("begun");
+    assert_eq!(begun.next_key, Some(key(2)));
+    let preshared = PresharedKey([3; 32]);
+    let again = store
+        .begin_rotation("ana", &key(3), Some(&preshared), 6)
+        .await;
+    assert_eq!(again.expect("replaced").next_key, Some(key(3)));
+    for taken in [key(9), key(1)] {
+        assert!(store.begin_rotation("ana", &taken, None, 6).await.is_err());
+    }
+    assert!(store.begin_rotation("bob", &key(3), None, 6).await.is_err());
+    assert_eq!(
+        store
+            .finish_rotation(&key(1), &key(2), 7)
+            .await
+            .expect("read")
+            .map(|_| ()),
+        None
+    );
+    store.close().await;
+
+    let store = open(&folder, "100.96.0.0/16").await;
+    let pending = store.pending_rotations().await.expect("one");
+    let [(waits, next, Some(secret))] = &pending[..] else {
+        panic!("{pending:?}")
+    };
+    assert_eq!(
+        (waits.record.key, *next, secret.0),
+        (key(1), key(3), [3; 32])
+    );
+    let by_next = store.device_by_key(&key(3)).await.expect("read");
+    assert_eq!(by_next.expect("it may connect").record.name, "ana");
+    let done = store
+        .finish_rotation(&key(1), &key(3), 8)
+        .await
+        .expect("stored");
+    let done = done.expect("it waited for this");
+    assert_eq!(
+        (done.record.key, done.key_since, done.next_key),
+        (key(3), 8, None)
+    );
+    assert_eq!(done.record.preshared_key.expect("new").0, [3; 32]);
+    assert!(store.device_by_key(&key(1)).await.expect("read").is_none());
+    let refused = store
+        .add_device(device("eve", 1), 9)
+        .await
+        .expect_err("spent");
+    assert!(refused.to_string().contains("once"), "{refused}");
+
+    store
+        .begin_rotation("ana", &key(4), None, 10)
+        .await
+        .expect("begun");
+    let revoked = store.revoke_device("ana", 11).await.expect("revoked");
+    assert_eq!(revoked.next_key, None, "what was to come never does");
+    assert!(
+        store
+            .finish_rotation(&key(3), &key(4), 12)
+            .await
+            .expect("read")
+            .is_none()
+    );
+    for spent in [3, 4] {
+        assert!(store.add_device(device("eve", spent), 12).await.is_err());
+        assert!(
+            store
+                .device_by_key(&key(spent))
+                .await
+                .expect("read")
+                .is_none()
+        );
+    }
 }
