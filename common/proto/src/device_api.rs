@@ -273,6 +273,10 @@ pub struct LoginFinish {
     pub iss: Option<String>,
 }
 
+/// `POST /v1/logout`: ends the login in force, if there is one. No body. Answer:
+/// [`DeviceStatus`].
+pub const LOGOUT: &str = "/v1/logout";
+
 /// `POST /v1/why`: would this pass, for the device that asks, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
