@@ -7,6 +7,7 @@ use crate::facts::{Facts, Watched};
 use crate::keys::PublicKey;
 use crate::profile::{HostPort, ProfileGateway};
 use ipnet::IpNet;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -15,6 +16,29 @@ pub const PORT: u16 = crate::control::PORT;
 
 /// The longest request body that is read, bytes.
 pub const MAX_BODY: usize = 64 << 10;
+
+/// Characters of a parser's complaint that are repeated: it may quote what was sent.
+const QUOTED: usize = 200;
+
+/// A body that is none of these words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request does not read: {0}")]
+pub struct BadBody(pub String);
+
+/// Reads a body: JSON of exactly the fields that there are.
+///
+/// # Errors
+/// It is none, in the parser's words.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadBody> {
+    serde_json::from_slice(body)
+        .map_err(|error| BadBody(error.to_string().chars().take(QUOTED).collect()))
+}
+
+/// Writes a body. Empty only if the value cannot be JSON, which none of these words is.
+#[must_use]
+pub fn write(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).unwrap_or_default()
+}
 
 /// A refusal, in words and for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +85,13 @@ pub enum ErrorCode {
     LoginPending,
     /// The login took too long, or is unknown. 410.
     LoginExpired,
+}
+
+/// `GET /v1/hello`: the gateway answers. Also through a throw-away key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of this API: 1.
+    pub api: u32,
 }
 
 /// `POST /v1/join`, through a throw-away key.

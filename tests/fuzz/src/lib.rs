@@ -7,15 +7,18 @@
 //! | [`wireguard`] | datagrams, true and forged, and inner packets | nothing passes that no rule allows |
 //! | [`policy`] | a policy file | refused with words, or judged the same by `judge` and `explain` |
 //! | [`control()`] | a control message | refused, or read back as it was written |
+//! | [`control_api()`] | the body of a request to the control API | refused with words, or within its bounds and the same when read again |
 //! | [`spool_line`] | a segment of the flow log, true and bent | it is judged as by reading it slowly; a writer goes on after it |
 //! | [`hints()`] | what both ends of a connection say first, and how it is cut | any cut gives the same hint, short and printable |
 //! | [`world`] | steps of the simulated world | the gateway agrees with the oracle |
 #![forbid(unsafe_code)]
 
+mod control_api;
 mod hints;
 mod spool;
 mod wireguard;
 
+pub use control_api::control_api;
 pub use hints::hints;
 pub use spool::spool_line;
 pub use wireguard::wireguard;

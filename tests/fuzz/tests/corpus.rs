@@ -31,6 +31,11 @@ fn control_messages() {
 }
 
 #[test]
+fn control_api_bodies() {
+    play("control_api", postern_fuzz::control_api);
+}
+
+#[test]
 fn spool_lines() {
     play("spool_line", postern_fuzz::spool_line);
 }
