@@ -1,11 +1,13 @@
 //! The admin API: HTTP and JSON on a unix socket that only the gateway's owner can open.
 
+mod change;
 pub mod client;
 mod socket;
 
 pub use socket::{BindError, bind};
 
 use crate::api::{ExplainRequest, FlowFilter, Missed, NewDevice};
+use crate::audit::{Action, Audit};
 use crate::control::Control;
 use crate::problem::Problem;
 use axum::Json;
@@ -16,8 +18,10 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
+use change::Change;
 use http_body_util::channel::Channel;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +38,13 @@ struct Admin {
     stop: watch::Receiver<bool>,
 }
 
-/// Who is at the other end, by the kernel's word. For the log: a change names who made it.
+impl Admin {
+    fn audit(&self) -> Audit {
+        self.control.log.audit()
+    }
+}
+
+/// Who is at the other end, by the kernel's word: a change names who made it.
 #[derive(Clone, Copy, Debug)]
 struct Caller {
     uid: Option<u32>,
@@ -100,16 +110,19 @@ async fn add_device(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let new: NewDevice = read(&body)?;
-    let added = admin.control.add_device(&new).await?;
-    let device = &added.device;
-    tracing::info!(
-        by_uid = caller.uid,
-        device = device.name,
-        user = device.user,
-        groups = device.groups.join(","),
-        key = device.public_key.fingerprint(),
-        "device added"
-    );
+    admin.audit().ready()?;
+    let added = admin.control.add_device(&new).await;
+    let added = Change::new(Action::DeviceAdd, "device", &new.name)
+        .came_to(&admin.audit(), caller, added, |added| {
+            let device = &added.device;
+            json!({
+                "user": device.user,
+                "groups": device.groups,
+                "device_key": device.public_key.fingerprint(),
+                "addresses": device.addresses,
+            })
+        })
+        .await?;
     Ok(Json(added).into_response())
 }
 
@@ -118,13 +131,21 @@ async fn revoke_device(
     ConnectInfo(caller): ConnectInfo<Caller>,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let cut = admin.control.revoke_device(&name).await?;
-    tracing::info!(
-        by_uid = caller.uid,
-        device = name,
-        cut = cut.flows,
-        "device revoked"
+    let mut change = Change::new(Action::DeviceRevoke, "device", &name);
+    // What cannot be read is no reason to leave somebody access.
+    let before = admin.control.device(&name).await.ok();
+    change.before = before.map(
+        |device| json!({ "state": device.state, "user": device.user, "groups": device.groups }),
     );
+    let cut = admin.control.revoke_device(&name).await;
+    let cut = change
+        .came_to(
+            &admin.audit(),
+            caller,
+            cut,
+            |cut| json!({ "state": "revoked", "flows_cut": cut.flows }),
+        )
+        .await?;
     Ok(Json(cut).into_response())
 }
 
@@ -139,13 +160,15 @@ async fn kill_flows(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let select: FlowFilter = read(&body)?;
-    let cut = admin.control.kill_flows(select.clone()).await?;
-    tracing::info!(
-        by_uid = caller.uid,
-        ?select,
-        cut = cut.flows,
-        "flows killed"
-    );
+    let cut = admin.control.kill_flows(select.clone()).await;
+    let cut = Change::new(Action::FlowsKill, "flow", "selected")
+        .came_to(
+            &admin.audit(),
+            caller,
+            cut,
+            |cut| json!({ "selected": select, "flows_cut": cut.flows }),
+        )
+        .await?;
     Ok(Json(cut).into_response())
 }
 
@@ -192,12 +215,7 @@ async fn reload_policy(
     ConnectInfo(caller): ConnectInfo<Caller>,
 ) -> Response {
     admin.control.config.reload();
-    let reloaded = admin.control.policy.reload().await;
-    tracing::info!(
-        by_uid = caller.uid,
-        changed = reloaded.changed,
-        "reload asked for"
-    );
+    let reloaded = admin.control.policy.reload_by(caller.actor()).await;
     Json(reloaded).into_response()
 }
 

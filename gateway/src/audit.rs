@@ -9,6 +9,7 @@ mod line;
 
 use crate::flow_log::AuditEnd;
 pub use line::{AuditKind, AuditLine, By};
+use postern_io::clock::Clock;
 use postern_proto::now::Wall;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -193,6 +194,20 @@ impl Audit {
             }
         });
         written.await.unwrap_or(Err(Unrecorded))
+    }
+}
+
+impl Audit {
+    /// Writes what has happened already, now. Where the disk takes longer than a second, the
+    /// program's own log says so, and the line follows.
+    pub async fn record(&self, event: AuditEvent) {
+        let action = event.action.as_str();
+        if self.write(Clock::now().wall, event).await.is_err() {
+            tracing::warn!(
+                action,
+                "done, and not recorded yet: the log cannot be written"
+            );
+        }
     }
 }
 

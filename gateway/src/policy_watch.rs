@@ -1,12 +1,14 @@
 //! The policy in force: loaded, tested, watched. A bad file never replaces a good one and is loud.
 
 use crate::api::{PolicyStatus, Reloaded};
+use crate::audit::{Action, Actor, Audit, AuditEvent, Object, Outcome};
 use crate::file_stamp::Watched;
 use crate::key_file;
 use crate::workers::Workers;
 use arc_swap::ArcSwap;
 use postern_engine::policy::Policy;
 use postern_io::clock::Clock;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -23,6 +25,7 @@ pub struct PolicyKeeper {
     current: ArcSwap<Policy>,
     status: ArcSwap<PolicyStatus>,
     one_at_a_time: Mutex<()>,
+    audit: Audit,
 }
 
 /// Why a policy file cannot be put in force.
@@ -127,7 +130,14 @@ impl PolicyKeeper {
             current: ArcSwap::new(policy),
             status: ArcSwap::from_pointee(status),
             one_at_a_time: Mutex::new(()),
+            audit: Audit::default(),
         }
+    }
+
+    /// Records changes there.
+    #[must_use]
+    pub fn with_audit(self, audit: Audit) -> Self {
+        PolicyKeeper { audit, ..self }
     }
 
     /// The policy in force.
@@ -145,8 +155,15 @@ impl PolicyKeeper {
     /// Puts the file on disk in force, if it is good and new. What it no longer allows is cut when
     /// this returns.
     pub async fn reload(&self) -> Reloaded {
+        self.reload_by(Actor::Gateway).await
+    }
+
+    /// The same, for somebody who asked for it.
+    pub async fn reload_by(&self, actor: Actor) -> Reloaded {
         let _alone = self.one_at_a_time.lock().await;
         let mut status = PolicyStatus::clone(&self.status.load());
+        let before = status.hash.clone();
+        let mut refused = None;
         let (changed, cut) = match self.put_in_force(&mut status).await {
             Ok(done) => {
                 status.ok = true;
@@ -162,6 +179,7 @@ impl PolicyKeeper {
                         "the policy is refused, the old one stays:\n{}",
                         problems.join("\n\n")
                     );
+                    refused = Some(problems.join("; "));
                 }
                 status.ok = false;
                 status.errors = problems;
@@ -170,6 +188,26 @@ impl PolicyKeeper {
             }
         };
         self.status.store(Arc::new(status.clone()));
+        if changed || refused.is_some() {
+            self.audit
+                .record(AuditEvent {
+                    action: Action::PolicyLoad,
+                    outcome: if changed {
+                        Outcome::Done
+                    } else {
+                        Outcome::Refused
+                    },
+                    actor,
+                    object: Object {
+                        kind: "policy",
+                        name: self.path.display().to_string(),
+                    },
+                    reason: refused,
+                    before: Some(json!({ "policy": before })),
+                    after: changed.then(|| json!({ "policy": status.hash, "flows_cut": cut })),
+                })
+                .await;
+        }
         Reloaded {
             changed,
             cut,

@@ -1,6 +1,7 @@
 //! A refusal by the control plane, in words and as an HTTP answer.
 
 use crate::api::ApiError;
+use crate::audit::{Outcome, Unrecorded};
 use crate::store::StoreError;
 use crate::worker_api::WorkerError;
 use axum::Json;
@@ -47,6 +48,25 @@ impl Problem {
             error: error.into(),
             help: help.into(),
         }
+    }
+
+    /// For the audit line: not allowed, or not possible.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        if self.status.is_server_error() {
+            Outcome::Failed
+        } else {
+            Outcome::Refused
+        }
+    }
+}
+
+impl From<Unrecorded> for Problem {
+    fn from(error: Unrecorded) -> Self {
+        Problem::unable(
+            error.to_string(),
+            "`postern-gateway status` says why; taking access away works all the same",
+        )
     }
 }
 

@@ -77,7 +77,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         &config.data_dir,
         policy,
         plane.workers.clone(),
-    );
+    )
+    .with_audit(plane.log.audit());
     let control = Control::new(Parts {
         config: LiveConfig::new(config),
         policy: keeper,

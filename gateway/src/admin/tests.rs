@@ -40,7 +40,8 @@ impl World {
             .await
             .expect("opens");
         let parts = Parts {
-            policy: PolicyKeeper::new(&config.policy, &config.data_dir, policy, workers.clone()),
+            policy: PolicyKeeper::new(&config.policy, &config.data_dir, policy, workers.clone())
+                .with_audit(log.handle().audit()),
             config: LiveConfig::new(config.clone()),
             boot: store.next_boot().await.expect("counted"),
             store,
@@ -117,6 +118,67 @@ async fn a_device_is_added_listed_and_revoked() {
     assert_eq!(all.len(), 1);
     let absent = refused(world.client.get::<DeviceView>("/v1/devices/bob").await);
     assert!(absent.error.contains("no device 'bob'") && !absent.help.is_empty());
+}
+
+#[tokio::test]
+async fn every_change_is_on_disk_when_it_is_answered() {
+    let world = World::start().await;
+    world.add("ana", 1).await.expect("added");
+    refused(world.add("ana", 2).await);
+    let revoke = |name: &str| format!("/v1/devices/{name}/revoke");
+    let _: CutView = world.client.post(&revoke("ana"), &()).await.expect("done");
+    refused(world.client.post::<CutView>(&revoke("bob"), &()).await);
+    let select = FlowFilter {
+        user: Some("ana@example.com".into()),
+        ..FlowFilter::default()
+    };
+    let killed = world.client.post::<CutView>("/v1/flows/kill", &select);
+    killed.await.expect("cut");
+    std::fs::write(&world.config.policy, format!("{FIRST_POLICY}\n# a word\n")).expect("written");
+    let reload = || world.client.post::<Reloaded>("/v1/policy/reload", &());
+    assert!(reload().await.expect("read").changed);
+    std::fs::write(&world.config.policy, "rules: [").expect("written");
+    for _ in 0..2 {
+        assert!(!reload().await.expect("read").policy.ok);
+    }
+
+    let segment = world.config.flow_log.dir.join("00000000000000000001.jsonl");
+    let text = std::fs::read_to_string(segment).expect("readable");
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|line: &serde_json::Value| line["kind"] == "audit")
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let text = |field: &str| line[field].as_str().unwrap_or("-");
+            assert!(line["uid"].is_u64(), "{line}");
+            format!(
+                "{} {} {}",
+                text("action"),
+                text("object_kind"),
+                text("outcome")
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "device-add device done",
+            "device-add device refused",
+            "device-revoke device done",
+            "device-revoke device refused",
+            "flows-kill flow done",
+            "policy-load policy done",
+            "policy-load policy refused",
+        ]
+    );
+    assert_eq!(lines[0]["after"]["groups"][0], "sre");
+    assert_eq!(lines[2]["before"]["state"], "active");
+    assert_eq!(lines[2]["after"]["flows_cut"], 7);
+    assert_ne!(lines[5]["before"]["policy"], lines[5]["after"]["policy"]);
+    assert!(lines[6]["reason"].is_string());
 }
 
 #[tokio::test]
