@@ -2,7 +2,7 @@
 
 use super::posture::{CheckId, NamedCheck};
 use super::rule::Rule;
-use super::{Check, Policy, RuleId, Subject, SubjectIndex};
+use super::{Check, Condition, Policy, RuleId, Subject, SubjectIndex};
 use crate::posture::Expected;
 use crate::standing::Standing;
 use postern_proto::facts::Watched;
@@ -71,6 +71,23 @@ impl Policy {
             .chain(checks)
             .filter(|moment| now < *moment && *moment < Wall::NEVER)
             .min()
+    }
+
+    /// What a rule no longer finds in `who`, whom it was for: why a flow that it allowed is cut.
+    /// Of several the login comes first, then posture. None if the rule is for `who` still.
+    #[must_use]
+    pub fn lost(&self, id: RuleId, who: &SubjectIndex, now: Wall) -> Option<Condition> {
+        const ORDER: [Condition; 5] = [
+            Condition::SessionAge,
+            Condition::Posture,
+            Condition::Group,
+            Condition::User,
+            Condition::Device,
+        ];
+        let failing = self.rule(id)?.from.failing(who, now);
+        ORDER
+            .into_iter()
+            .find(|lost| failing.iter().any(|one| one == *lost))
     }
 
     /// The checks of `rule` that fail.

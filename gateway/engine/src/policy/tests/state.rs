@@ -218,6 +218,24 @@ fn a_rule_behind_one_with_conditions_on_state_can_be_reached() {
 }
 
 #[test]
+fn a_rule_says_what_it_no_longer_finds() {
+    let policy = policy(SOURCE);
+    let lost = |who: &Subject, hour| policy.lost(RuleId::Rule(0), &policy.index(who), at(hour));
+    let bo = bo(standing());
+    assert_eq!(lost(&bo, 102), None);
+    assert_eq!(lost(&bo, 106), Some(Condition::Posture));
+    assert_eq!(lost(&bo, 113), Some(Condition::SessionAge));
+    let moved = Subject {
+        groups: Vec::new(),
+        ..bo
+    };
+    assert_eq!(lost(&moved, 102), Some(Condition::Group));
+    assert_eq!(lost(&moved, 106), Some(Condition::Posture));
+    let index = policy.index(&moved);
+    assert_eq!(policy.lost(RuleId::Default, &index, at(102)), None);
+}
+
+#[test]
 fn a_policy_says_what_devices_must_look_at() {
     let watched = policy(SOURCE).watched();
     assert_eq!(watched.processes, ["falcon-sensor".to_owned()].into());
