@@ -67,6 +67,8 @@ pub struct Config {
     pub include: Option<Vec<IpNet>>,
     /// Seconds between keepalives in profiles; never if none.
     pub keepalive: Option<u16>,
+    /// Whether devices that join reach nothing until an admin approves them.
+    pub require_approval: bool,
     /// How long a login lasts.
     pub session: SessionConfig,
     /// How often devices report, and how long that counts.
@@ -196,11 +198,12 @@ pub enum ConfigError {
 impl Config {
     /// Every field and whether a change of it takes effect in the running gateway. `policy` is
     /// the path: the content of the policy file is always live.
-    pub const FIELDS: [(&'static str, Effect); 25] = [
+    pub const FIELDS: [(&'static str, Effect); 26] = [
         ("endpoint", Effect::Live),
         ("include", Effect::Live),
         ("keepalive", Effect::Live),
         ("login", Effect::Live),
+        ("require_approval", Effect::Live),
         ("session", Effect::Live),
         ("posture", Effect::Live),
         ("keys", Effect::Live),
@@ -279,6 +282,7 @@ impl Config {
             include: newer.include.clone(),
             keepalive: newer.keepalive,
             login: newer.login.clone(),
+            require_approval: newer.require_approval,
             session: newer.session,
             posture: newer.posture,
             keys: newer.keys,
@@ -298,6 +302,7 @@ impl Config {
             "include" => self.include != newer.include,
             "keepalive" => self.keepalive != newer.keepalive,
             "login" => self.login != newer.login,
+            "require_approval" => self.require_approval != newer.require_approval,
             "session" => self.session != newer.session,
             "posture" => self.posture != newer.posture,
             "keys" => self.keys != newer.keys,

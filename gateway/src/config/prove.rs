@@ -89,6 +89,7 @@ pub(super) fn prove(raw: Raw, path: &Path) -> Result<Config, Vec<Problem>> {
         ),
         include: include(p, raw.include, pool),
         keepalive: keepalive(p, raw.keepalive),
+        require_approval: raw.require_approval.unwrap_or(false),
         session: session(p, raw.session.unwrap_or_default()),
         posture: posture(p, raw.posture.unwrap_or_default()),
         keys: keys(p, raw.keys.unwrap_or_default()),

@@ -33,6 +33,7 @@ pub(super) struct Raw {
     pub(super) keepalive: Field<String>,
     #[serde(default)]
     pub(super) session: Option<RawSession>,
+    pub(super) require_approval: Option<bool>,
     #[serde(default)]
     pub(super) posture: Option<RawPosture>,
     #[serde(default)]

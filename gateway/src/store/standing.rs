@@ -22,11 +22,9 @@ impl Terms {
     /// Of the configuration in force.
     #[must_use]
     pub fn of(config: &Config) -> Terms {
-        // Their section of gateway.yaml is on its way.
-        let _ = config;
         Terms {
-            session_required: false,
-            stale_after: 180,
+            session_required: config.session.required,
+            stale_after: config.posture.stale_after.as_secs(),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{Field, line_of, say};
 use crate::config::Problem;
 use crate::pool::Pool;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use postern_proto::invitation::GUESTS;
 use serde_saphyr::Spanned;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -118,6 +119,9 @@ fn pool_v6(p: &mut Vec<Problem>, raw: Field<String>) -> Option<Ipv6Net> {
     } else if address.is_multicast() || address.is_unicast_link_local() || address.is_unspecified()
     {
         say(p, line, "pool_v6", format!("{net} is not unicast"), help);
+    } else if overlaps_guests(&net.into()) {
+        let problem = format!("{net} overlaps {GUESTS}, which is Postern's own");
+        say(p, line, "pool_v6", problem, help);
     } else {
         return Some(net);
     }
@@ -153,6 +157,12 @@ pub(super) fn include(
     Some(all)
 }
 
+/// Addresses of throw-away keys: no device and no target may have one.
+fn overlaps_guests(net: &IpNet) -> bool {
+    let guests = IpNet::V6(GUESTS);
+    guests.contains(net) || net.contains(&guests)
+}
+
 fn range(text: &str, pool: Pool) -> Result<IpNet, (String, String)> {
     let net = match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
         (Ok(net), _) => net,
@@ -179,6 +189,10 @@ fn range(text: &str, pool: Pool) -> Result<IpNet, (String, String)> {
     {
         let help = "remove it: devices reach the gateway's tunnel address by themselves".to_owned();
         return Err((format!("{net} overlaps the tunnel's own pool"), help));
+    }
+    if overlaps_guests(&net) {
+        let help = "remove it: what joins has these addresses until it has joined".to_owned();
+        return Err((format!("{net} overlaps {GUESTS}, which is Postern's own"), help));
     }
     Ok(net)
 }
