@@ -1,12 +1,24 @@
 //! What an admin can do with a running gateway. The admin API is a thin coat around it.
 
+mod device;
+mod janitor;
+mod login;
+mod posture;
+mod rotation;
+mod who;
+mod why;
+
+pub use who::Asker;
+
 use crate::api::{
     CutView, DeviceAdded, DeviceView, ExplainRequest, Explained, FlowFilter, FlowView,
     MAX_FLOWS_LISTED, NewDevice, Status, WorkerSnapshot,
 };
+use crate::device_api::Counts;
 use crate::enrol::{enrol, view};
 use crate::flow_log::{FlowLogHandle, RECORD_QUEUE};
 use crate::live_config::LiveConfig;
+use crate::login::Logins;
 use crate::metrics::Facts;
 use crate::policy_watch::PolicyKeeper;
 use crate::problem::Problem;
@@ -41,6 +53,9 @@ pub struct Control {
     pub workers: Workers,
     /// The records.
     pub log: FlowLogHandle,
+    /// What devices ask, counted.
+    pub asked: Counts,
+    logins: Logins,
     boot: u64,
     public_key: PublicKey,
     started: Mono,
@@ -77,6 +92,8 @@ impl Control {
     pub async fn new(parts: Parts) -> Result<Control, Problem> {
         let devices = parts.store.count_active().await?;
         Ok(Control {
+            asked: Counts::default(),
+            logins: Logins::new(parts.config.clone(), parts.log.audit()),
             config: parts.config,
             policy: parts.policy,
             store: parts.store,

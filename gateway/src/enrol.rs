@@ -88,7 +88,10 @@ pub fn view(device: &Device) -> DeviceView {
 }
 
 /// The include list of a new profile, and what had to be left out of it.
-fn include_list(config: &Config, policy: &Policy) -> Result<(Vec<IpNet>, Vec<String>), Problem> {
+pub(crate) fn include_list(
+    config: &Config,
+    policy: &Policy,
+) -> Result<(Vec<IpNet>, Vec<String>), Problem> {
     if let Some(list) = &config.include {
         return Ok((list.clone(), Vec::new()));
     }

@@ -89,6 +89,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         public_key: key.public(),
     })
     .await?;
+    control.resume_rotations().await?;
     let control = Arc::new(control);
     let ending = attend(&control, &plane, admin_socket, metrics_socket).await;
     control.remember_last().await;
@@ -120,6 +121,7 @@ async fn attend(
         () = pulse(plane) => Err(anyhow::anyhow!("a thread of the data plane has stopped")),
         () = control.policy.watch() => Err(anyhow::anyhow!("the policy watch ended")),
         () = control.config.watch() => Err(anyhow::anyhow!("the configuration watch ended")),
+        () = control.keep_time() => Err(anyhow::anyhow!("the janitor ended")),
         () = control.remember() => Err(anyhow::anyhow!("the store keeper ended")),
         Some(task) = tasks.join_next() => match task {
             Ok(Ok(())) => Err(anyhow::anyhow!("a server ended before it was told to")),

@@ -171,6 +171,18 @@ impl Workers {
         Ok(enrolled.map_err(|full| full.to_string()))
     }
 
+    /// A former key meets silence at the door.
+    ///
+    /// # Errors
+    /// The door gave no answer.
+    pub async fn strike(&self, key: PublicKey) -> Result<(), WorkerError> {
+        let struck = self
+            .threads
+            .door
+            .ask(|done| DoorCommand::Strike { key, done })?;
+        struck.by(self.deadline()).await
+    }
+
     /// Tells a client something, if it listens.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A refusal to a device, in words and as an HTTP answer.
 
+use crate::store::StoreError;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -50,6 +51,30 @@ impl DeviceProblem {
     }
 }
 
+/// The words of the store name files and other devices' things, so a device gets none of them.
+impl From<StoreError> for DeviceProblem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused { problem, help } => {
+                DeviceProblem::new(ErrorCode::BadRequest, problem, help)
+            }
+            StoreError::NoDevice { .. } | StoreError::Absent { .. } => DeviceProblem::new(
+                ErrorCode::NotFound,
+                "there is no such thing",
+                "see docs/control-api.yaml",
+            ),
+            StoreError::Schema { .. } | StoreError::Database { .. } => {
+                tracing::warn!(%error, "a device cannot be served");
+                DeviceProblem::new(
+                    ErrorCode::Unavailable,
+                    "the gateway cannot do this now",
+                    "try again; the admin finds the cause in the gateway's log",
+                )
+            }
+        }
+    }
+}
+
 impl IntoResponse for DeviceProblem {
     fn into_response(self) -> Response {
         let body = Json(ApiError {
@@ -57,6 +82,9 @@ impl IntoResponse for DeviceProblem {
             error: self.error.clone(),
             help: self.help.clone(),
         });
-        (self.status(), body).into_response()
+        let mut response = (self.status(), body).into_response();
+        // For whoever counts answers.
+        response.extensions_mut().insert(self.code);
+        response
     }
 }

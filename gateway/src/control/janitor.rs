@@ -1,0 +1,111 @@
+//! What time alone changes: logins end, and clients hear of another configuration or policy.
+
+use super::Control;
+use super::login::session_end;
+use crate::audit::Actor;
+use crate::device_api::DeviceProblem;
+use crate::store::{Session, Terms};
+use postern_io::clock::Clock;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How often it is looked. The data plane needs no janitor to cut at the moment itself; this is
+/// for what a session brought besides, its groups.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Clients that are told of a change in one tick: they all ask at once then.
+const TOLD_AT_ONCE: usize = 64;
+
+/// What is still to be done, and what was in force when it was looked last.
+struct Duties {
+    terms: Terms,
+    told: (String, String),
+    /// Devices whose standing the data plane may not have yet.
+    owed: BTreeSet<String>,
+    /// Devices whose clients were not told yet.
+    untold: BTreeSet<String>,
+}
+
+impl Control {
+    /// Does what time demands. Never returns.
+    pub async fn keep_time(&self) {
+        let mut duties = Duties {
+            terms: Terms::of(&self.config.get()),
+            told: self.what_clients_know(),
+            owed: BTreeSet::new(),
+            untold: BTreeSet::new(),
+        };
+        loop {
+            tokio::time::sleep(TICK).await;
+            if let Err(problem) = self.tick(&mut duties).await {
+                tracing::warn!(%problem, "what time demands is late; it is tried again");
+            }
+        }
+    }
+
+    async fn tick(&self, duties: &mut Duties) -> Result<(), DeviceProblem> {
+        let now = Clock::now().wall.seconds();
+        for session in self.store.sessions_due(now).await? {
+            self.end_by_age(&session, now, duties).await?;
+        }
+        let (terms, told) = (Terms::of(&self.config.get()), self.what_clients_know());
+        if (terms, &told) != (duties.terms, &duties.told) {
+            let active = self.store.active_devices(now, &terms).await?;
+            let names = || active.iter().map(|device| device.name.clone());
+            if terms != duties.terms {
+                duties.owed.extend(names());
+            }
+            duties.untold.extend(names());
+            (duties.terms, duties.told) = (terms, told);
+        }
+        while let Some(name) = duties.owed.first().cloned() {
+            let _alone = self.changing.lock().await;
+            match self.put_in_force(&name).await {
+                Ok(_) => {}
+                Err(problem) if is_gone(&problem) => {}
+                Err(problem) => return Err(problem),
+            }
+            duties.owed.remove(&name);
+        }
+        for _ in 0..TOLD_AT_ONCE {
+            let Some(name) = duties.untold.pop_first() else {
+                break;
+            };
+            match self.as_it_stands(&name).await {
+                Ok(record) => self.tell_changed(&record),
+                Err(problem) if is_gone(&problem) => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_by_age(
+        &self,
+        session: &Session,
+        now: u64,
+        duties: &mut Duties,
+    ) -> Result<(), DeviceProblem> {
+        let _alone = self.changing.lock().await;
+        let Some(ended) = self.store.end_session(&session.id, "age", now).await? else {
+            return Ok(());
+        };
+        duties.owed.insert(ended.device.clone());
+        let (record, cut) = self.put_in_force(&ended.device).await?;
+        duties.owed.remove(&ended.device);
+        let event = session_end(Actor::Gateway, &ended, &record, cut.flows);
+        self.note(event).await;
+        self.tell_changed(&record);
+        Ok(())
+    }
+
+    /// Changes when a client should look again.
+    fn what_clients_know(&self) -> (String, String) {
+        let policy = self.policy.current().hash().full();
+        (self.client_config().version, policy)
+    }
+}
+
+fn is_gone(problem: &DeviceProblem) -> bool {
+    problem.code == postern_proto::device_api::ErrorCode::NotFound
+}
