@@ -24,6 +24,7 @@ use postern_io::clock::Clock;
 use postern_io::offload;
 use postern_io::poll::Waker;
 use postern_io::road::{Inputs, Outputs};
+use postern_proto::keys::PresharedKey;
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::Endpoint;
 use std::io;
@@ -213,13 +214,19 @@ impl DataWorker {
                     flows: cut.map_or(0, |cut| cut.flows),
                 });
             }
-            WorkerCommand::UpdateDevice { done, .. } => {
-                let _ = done.send(Cut::default());
+            WorkerCommand::UpdateDevice {
+                device,
+                changed,
+                done,
+            } => {
+                let (device, ..) = parts(*device);
+                let cut = self.gateway.update_device(device, changed, out, now);
+                let _ = done.send(Cut { flows: cut.flows });
             }
             WorkerCommand::RotateDevice { done, .. } => {
                 let _ = done.send(Err("not built yet".to_owned()));
             }
-            WorkerCommand::Tell { .. } => {}
+            WorkerCommand::Tell { key, message } => self.gateway.tell(&key, &message, out, now),
             WorkerCommand::SetPolicy {
                 policy,
                 changed,
@@ -272,16 +279,7 @@ impl DataWorker {
     }
 
     fn add_device(&mut self, device: DeviceRecord, now: Now) -> Result<(), String> {
-        let endpoint = device.last_endpoint.map(Endpoint::from);
-        let preshared = device.preshared_key;
-        let device = Device {
-            name: device.name,
-            user: device.user,
-            groups: device.groups,
-            key: device.key,
-            addresses: vec![IpAddr::V4(device.v4), IpAddr::V6(device.v6)],
-            standing: device.standing,
-        };
+        let (device, preshared, endpoint) = parts(device);
         self.gateway
             .add_device(device, preshared.as_ref(), endpoint, &mut self.outputs, now)
             .map(|_| ())
@@ -343,6 +341,21 @@ impl DataWorker {
             ..Told::default()
         });
     }
+}
+
+/// A stored device as the engine knows it, the second secret of its handshake, and where it was.
+fn parts(device: DeviceRecord) -> (Device, Option<PresharedKey>, Option<Endpoint>) {
+    let v4 = (!device.v4.is_unspecified()).then_some(IpAddr::V4(device.v4));
+    let engine = Device {
+        name: device.name,
+        user: device.user,
+        groups: device.groups,
+        key: device.key,
+        addresses: v4.into_iter().chain([IpAddr::V6(device.v6)]).collect(),
+        standing: device.standing,
+    };
+    let endpoint = device.last_endpoint.map(Endpoint::from);
+    (engine, device.preshared_key, endpoint)
 }
 
 /// Records that wait while the log's channel is full: as many as the worker's flow table holds, so

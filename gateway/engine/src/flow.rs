@@ -7,6 +7,7 @@
 pub mod tcp;
 
 use crate::hint::Hint;
+use crate::identity::Who;
 use crate::policy::{Policy, RuleId, TargetId};
 use crate::record::CloseReason;
 use hashbrown::HashMap;
@@ -14,7 +15,7 @@ use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::peers::PeerId;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tcp::{TcpState, TcpTrack};
@@ -61,7 +62,9 @@ pub struct Flow {
     pub policy: Arc<Policy>,
     /// Its hash, as records name it.
     pub policy_hash: Arc<str>,
-    /// The facts that the verdict rests on.
+    /// Who it was allowed to, as they stood then.
+    pub who: Arc<Who>,
+    /// The policy that the verdict rests on.
     pub judged_at: u64,
     /// First packet.
     pub started: Now,
@@ -161,6 +164,7 @@ pub struct FlowTable {
     slots: Vec<(u32, Option<Flow>)>,
     free: Vec<u32>,
     by_key: HashMap<FlowKey, u32, foldhash::quality::FixedState>,
+    by_peer: BTreeSet<(PeerId, u32)>,
     /// At most one live entry a flow, and one more for each time that its deadline came nearer.
     timers: BinaryHeap<Reverse<(Mono, Slot)>>,
     /// Cut flows, oldest first. They make room when the table is full.
@@ -176,6 +180,7 @@ impl FlowTable {
             slots: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::with_hasher(foldhash::quality::FixedState::with_seed(seed)),
+            by_peer: BTreeSet::new(),
             timers: BinaryHeap::new(),
             cut: VecDeque::new(),
             capacity,
@@ -231,6 +236,7 @@ impl FlowTable {
         });
         let deadline = flow.deadline();
         self.by_key.insert(flow.key, at);
+        self.by_peer.insert((flow.peer, at));
         let place = &mut self.slots[at as usize];
         place.1 = Some(flow);
         let slot = Slot {
@@ -251,6 +257,7 @@ impl FlowTable {
         place.0 = place.0.wrapping_add(1);
         self.free.push(slot.at);
         self.by_key.remove(&flow.key);
+        self.by_peer.remove(&(flow.peer, slot.at));
         if flow.cut.is_some() {
             // It is nearly always the oldest that goes.
             if self.cut.front() == Some(&slot) {
@@ -317,6 +324,32 @@ impl FlowTable {
             at,
             generation: self.slots[from + offset].0,
         })
+    }
+
+    /// The flows of one device, cut ones that are still remembered included.
+    #[must_use]
+    pub fn of(&self, peer: PeerId) -> Vec<Slot> {
+        self.by_peer
+            .range((peer, 0)..=(peer, u32::MAX))
+            .filter_map(|(_, at)| {
+                let (generation, _) = self.slots.get(*at as usize)?;
+                Some(Slot {
+                    at: *at,
+                    generation: *generation,
+                })
+            })
+            .collect()
+    }
+
+    /// Gives all flows of one device to another.
+    pub fn give(&mut self, from: PeerId, to: PeerId) {
+        for slot in self.of(from) {
+            self.by_peer.remove(&(from, slot.at));
+            self.by_peer.insert((to, slot.at));
+            if let Some(flow) = self.get_mut(slot) {
+                flow.peer = to;
+            }
+        }
     }
 
     /// All flows in the order of their places.

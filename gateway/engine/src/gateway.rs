@@ -9,12 +9,14 @@
 //! | `gateway/path_mtu.rs` | what the path to each device carries |
 //! | `gateway/judge.rs` | a verdict for a new flow; refusals and their answers |
 //! | `gateway/rejudge.rs` | facts changed: live flows are judged again and cut |
+//! | `gateway/due.rs` | facts that end by themselves: their moments |
 //! | `gateway/log.rs` | records and their numbers |
 //!
 //! Every command and every packet comes with the time and with an [`Outbox`]; nothing is kept
 //! for later but flows, windows and records.
 
 mod control_road;
+mod due;
 mod judge;
 mod log;
 mod path_mtu;
@@ -34,12 +36,12 @@ use crate::policy::{Policy, PolicyHash};
 use crate::record::{CloseReason, Record};
 use crate::settings::{Settings, Shard};
 use postern_proto::keys::{PresharedKey, PrivateKey, PublicKey};
-use postern_proto::now::{Mono, Now};
+use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::outbox::{Endpoint, Outbox};
 use postern_proto::peers::{AddError, PeerId, Peers};
 use postern_proto::reply::REPLY_ROOM;
 use postern_proto::tunnel::Settings as Tunnel;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Flows judged again or closed in one go: well under a millisecond, so that a large table never
@@ -56,10 +58,13 @@ pub struct Gateway {
     denials: Denials,
     policy: Arc<Policy>,
     policy_hash: Arc<str>,
-    /// Rises with every change of a fact; a flow judged before the change is judged again.
-    generation: u64,
+    /// Rises with every policy; a flow judged before is judged again.
     policy_generation: u64,
     sweep: Option<rejudge::Sweep>,
+    /// When time alone changes a fact about a device; one entry for each at most.
+    due: BTreeSet<(Wall, PeerId)>,
+    /// Both clocks, when the next of those was last compared with them.
+    clocks: Now,
     /// Cut flows whose device had no session, and is being asked for one: each flow once.
     untold: BTreeMap<PeerId, Vec<Slot>>,
     /// Until then, segments without a flow may resume one: the gateway was restarted under them.
@@ -96,9 +101,10 @@ impl Gateway {
             denials: Denials::default(),
             policy_hash: policy.hash().full().into(),
             policy: Arc::clone(&policy),
-            generation: 1,
             policy_generation: 1,
             sweep: None,
+            due: BTreeSet::new(),
+            clocks: now,
             untold: BTreeMap::new(),
             resume_until: now.mono + TCP_IDLE,
             log_writable: true,
@@ -134,8 +140,8 @@ impl Gateway {
             keepalive: None,
         };
         let peer = self.peers.add(device.key, &tunnel, endpoint)?;
-        self.generation += 1;
-        self.devices.add(peer, device, self.generation);
+        self.devices.add(peer, device, now.wall);
+        self.watch(peer, now);
         if endpoint.is_some() {
             self.peers.initiate(peer, out, now);
         }
@@ -151,12 +157,14 @@ impl Gateway {
         out: &mut impl Outbox,
         now: Now,
     ) -> Option<Cut> {
-        let peer = self.peers.find(key)?;
+        let peer = self.find_device(key)?;
         let cut = self.cut_where(reason, changed, out, now, |flow, _| flow.peer == peer);
         self.forget_flows_of(peer);
         self.untold.remove(&peer);
         self.peers.remove(peer);
-        self.devices.remove(peer);
+        if let Some(due) = self.devices.remove(peer).and_then(|device| device.due) {
+            self.due.remove(&(due, peer));
+        }
         Some(cut)
     }
 
@@ -198,7 +206,7 @@ impl Gateway {
     }
 
     /// Everything that time alone brings about: handshakes, keepalives, idle flows, windows that
-    /// close, the next slice of a sweep.
+    /// close, facts that end, the next slice of a sweep.
     pub fn timeout(&mut self, out: &mut impl Outbox, now: Now) {
         self.peers.timeout(out, now);
         // What is left over is due at once: the caller comes back after the packets that wait.
@@ -211,6 +219,7 @@ impl Gateway {
         if self.denials.next_deadline() <= now.mono {
             self.close_windows_until(now);
         }
+        self.judge_due(out, now);
         self.continue_sweep(out, now);
     }
 
@@ -224,6 +233,7 @@ impl Gateway {
             .next_deadline()
             .min(self.flows.next_deadline())
             .min(self.denials.next_deadline())
+            .min(self.next_due())
     }
 
     /// The records made since the last call, in order.

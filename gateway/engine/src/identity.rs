@@ -8,7 +8,7 @@ use crate::rate::Rate;
 use crate::standing::Standing;
 use hashbrown::HashMap;
 use postern_proto::keys::PublicKey;
-use postern_proto::now::Mono;
+use postern_proto::now::{Mono, Wall};
 use postern_proto::peers::PeerId;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub struct Device {
 }
 
 /// The part of a record that says who.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Who {
     /// The user.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +50,18 @@ pub struct Who {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-present" = "unless `privacy` drops it"))]
     pub device_key: Option<String>,
+    /// The issuer that vouched for the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when the login in force was with one"))]
+    pub issuer: Option<Arc<str>>,
+    /// Names the login in force: random, and the same in `session list`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when a login is in force"))]
+    pub session: Option<Arc<str>>,
+    /// When that login was.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub session_since: Option<Wall>,
 }
 
 /// What the engine keeps about a device.
@@ -67,43 +79,59 @@ pub struct DeviceState {
     pub half_open: usize,
     /// The version of a Postern client; none for a stock WireGuard peer, and before it said hello.
     pub client_version: Option<String>,
-    /// Facts about this device changed at this generation.
-    pub generation: u64,
     pub(crate) answers: Rate,
     pub(crate) control: Rate,
     /// The inner MTU that its client uses, bytes, and until when that counts.
     pub(crate) path_mtu: Option<(u16, Mono)>,
-    index: Option<(u64, SubjectIndex)>,
+    /// When time alone changes a fact about it, as [`Gateway`](crate::gateway::Gateway) watches
+    /// it, and for which policy that was found out.
+    pub(crate) due: Option<Wall>,
+    pub(crate) watched_for: Option<u64>,
+    index: Option<Place>,
+}
+
+/// A device's place in a policy.
+#[derive(Debug)]
+struct Place {
+    generation: u64,
+    /// From then on it is another.
+    until: Option<Wall>,
+    index: SubjectIndex,
 }
 
 impl DeviceState {
-    fn new(device: Device, generation: u64) -> Self {
-        let mut groups = device.groups.clone();
-        groups.sort();
-        groups.dedup();
+    fn new(device: Device, now: Wall) -> Self {
+        let subject = subject(&device);
         DeviceState {
-            who: Arc::new(Who {
-                user: device.user.clone(),
-                groups: groups.clone(),
-                device: Some(device.name.clone()),
-                device_key: Some(device.key.fingerprint()),
-            }),
-            subject: Subject {
-                user: device.user.clone(),
-                groups,
-                device: device.name.clone(),
-                standing: device.standing.clone(),
-            },
+            who: Arc::new(who(&device, &subject.groups, now)),
+            subject,
             device,
             flows: 0,
             half_open: 0,
             client_version: None,
-            generation,
             answers: Rate::default(),
             control: Rate::default(),
             path_mtu: None,
+            due: None,
+            watched_for: None,
             index: None,
         }
+    }
+
+    /// Takes over what may change: the user, the groups, how it stands.
+    pub(crate) fn update(&mut self, device: Device, now: Wall) {
+        self.device.user = device.user;
+        self.device.groups = device.groups;
+        self.device.standing = device.standing;
+        self.subject = subject(&self.device);
+        self.refresh(now);
+    }
+
+    /// What time alone has changed since.
+    pub(crate) fn refresh(&mut self, now: Wall) {
+        self.who = Arc::new(who(&self.device, &self.subject.groups, now));
+        self.index = None;
+        self.watched_for = None;
     }
 
     /// Exactly one of its addresses, never a range.
@@ -112,19 +140,47 @@ impl DeviceState {
         self.device.addresses.contains(&address)
     }
 
-    /// The device's place in `policy`, computed once for each policy (its `generation`).
-    pub fn index(&mut self, policy: &Policy, generation: u64) -> &SubjectIndex {
-        if self
-            .index
-            .as_ref()
-            .is_none_or(|(made_at, _)| *made_at != generation)
-        {
-            self.index = Some((generation, policy.index(&self.subject)));
+    /// The device's place in `policy`, computed once for each policy (its `generation`) and each
+    /// change of the facts.
+    pub fn index(&mut self, policy: &Policy, generation: u64, now: Wall) -> &SubjectIndex {
+        let holds = |place: &Place| {
+            place.generation == generation && place.until.is_none_or(|until| now < until)
+        };
+        if !self.index.as_ref().is_some_and(holds) {
+            self.index = None;
         }
-        match &self.index {
-            Some((_, index)) => index,
-            None => unreachable!("set two lines above"),
-        }
+        let (subject, standing) = (&self.subject, &self.device.standing);
+        let place = self.index.get_or_insert_with(|| Place {
+            generation,
+            until: standing.next_end(now),
+            index: policy.index(subject),
+        });
+        &place.index
+    }
+}
+
+fn subject(device: &Device) -> Subject {
+    let mut groups = device.groups.clone();
+    groups.sort();
+    groups.dedup();
+    Subject {
+        user: device.user.clone(),
+        groups,
+        device: device.name.clone(),
+        standing: device.standing.clone(),
+    }
+}
+
+fn who(device: &Device, groups: &[String], now: Wall) -> Who {
+    let session = device.standing.session_at(now);
+    Who {
+        user: device.user.clone(),
+        groups: groups.to_vec(),
+        device: Some(device.name.clone()),
+        device_key: Some(device.key.fingerprint()),
+        issuer: session.and_then(|session| session.issuer.clone()),
+        session: session.map(|session| session.id.clone()),
+        session_since: session.map(|session| session.since),
     }
 }
 
@@ -146,12 +202,11 @@ impl Devices {
     }
 
     /// Takes a device in. An address that another device owns stays with that one.
-    pub fn add(&mut self, peer: PeerId, device: Device, generation: u64) {
+    pub fn add(&mut self, peer: PeerId, device: Device, now: Wall) {
         for address in &device.addresses {
             self.by_address.entry(*address).or_insert(peer);
         }
-        self.by_peer
-            .insert(peer, DeviceState::new(device, generation));
+        self.by_peer.insert(peer, DeviceState::new(device, now));
     }
 
     /// Forgets a device.

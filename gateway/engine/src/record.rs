@@ -1,6 +1,6 @@
 //! One record of every attempt: when it opens, when it ends, and when it is refused.
 //!
-//! The closing record stands by itself. Fields are stable: schema 2.
+//! The closing record stands by itself. Fields are stable: schema 3.
 
 use crate::flow::tcp::TcpState;
 use crate::identity::Who;
@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Version of the record's fields.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// One line of the flow log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -46,6 +46,10 @@ pub struct Record {
     /// Who asked.
     #[serde(flatten)]
     pub who: Arc<Who>,
+    /// Seconds since that login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when a login is in force"))]
+    pub session_age_s: Option<u64>,
     /// Where the device was on the Internet at this moment: address and port, or a pseudonym of the
     /// address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -192,9 +196,9 @@ pub struct Closed {
     pub tcp_state: Option<TcpState>,
     /// How it ended.
     pub close_reason: CloseReason,
-    /// The rule that comes nearest now, and what it asks for.
+    /// The rule that comes nearest now, and what it asks for; or why the device reaches nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-present" = "when the policy cut it"))]
+    #[schemars(extend("x-present" = "when a change of policy or facts cut it"))]
     pub failed_condition: Option<Words>,
     /// What the first bytes showed of the protocol; none for what is not TCP, shows nothing, or
     /// was taken up in the middle.
@@ -240,8 +244,9 @@ pub enum App {
 /// What is known of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Denied {
-    /// Why, from a closed list: `policy`, `device-to-device`, `spoofed-source`, `no-flow`,
-    /// `table-full`, `device-quota`, `log-unavailable`.
+    /// Why, from a closed list: `policy`, `not-enrolled`, `not-approved`, `login-required`,
+    /// `user-disabled`, `device-to-device`, `spoofed-source`, `no-flow`, `table-full`,
+    /// `device-quota`, `log-unavailable`.
     pub deny_reason: &'static str,
     /// The condition that failed, in words: of the rule that would have allowed, where the policy
     /// decided.
@@ -284,11 +289,11 @@ pub enum CloseReason {
     Idle,
     /// The policy no longer allows it.
     Policy,
-    /// Reserved: the session became too old.
+    /// The login ended, or became too old for the rule.
     Session,
-    /// Reserved: a posture check no longer holds.
+    /// A posture check no longer holds.
     Posture,
-    /// The device was revoked.
+    /// The device was revoked, its approval was withdrawn, or its user was disabled.
     Revoked,
     /// Reserved: the grant ended.
     GrantEnded,

@@ -2,6 +2,7 @@
 //! verdict depends on. The control plane sets all of it at once; time alone may make it worse.
 
 use postern_proto::facts::Facts;
+use postern_proto::fate::DropReason;
 use postern_proto::now::Wall;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,48 @@ pub struct Standing {
     pub reported: Option<Reported>,
     /// What an admin said of it.
     pub attributes: BTreeMap<String, Attribute>,
+}
+
+impl Standing {
+    /// Why the device reaches no target at `now`, whatever the policy says.
+    #[must_use]
+    pub fn obstacle(&self, now: Wall) -> Option<DropReason> {
+        if self.guest {
+            return Some(DropReason::NotEnrolled);
+        }
+        match self.held {
+            Some(Held::Approval) => Some(DropReason::NotApproved),
+            Some(Held::Login) => Some(DropReason::LoginRequired),
+            Some(Held::UserDisabled) => Some(DropReason::UserDisabled),
+            None if self.session_required && self.session_at(now).is_none() => {
+                Some(DropReason::LoginRequired)
+            }
+            None => None,
+        }
+    }
+
+    /// The login that lives at `now`.
+    #[must_use]
+    pub fn session_at(&self, now: Wall) -> Option<&Session> {
+        self.session
+            .as_ref()
+            .filter(|session| session.until.is_none_or(|until| now < until))
+    }
+
+    /// The first moment after `now` at which one of the facts ends by itself: the login, the
+    /// report, an attribute.
+    #[must_use]
+    pub fn next_end(&self, now: Wall) -> Option<Wall> {
+        let session = self.session.as_ref().and_then(|session| session.until);
+        let report = self.reported.as_ref().map(|report| report.fresh_until);
+        let attributes = self.attributes.values().filter_map(|one| one.until);
+        session
+            .into_iter()
+            .chain(report)
+            .chain(attributes)
+            .filter(|end| now < *end)
+            .min()
+    }
 }
 
 /// Why a device reaches nothing.

@@ -171,9 +171,9 @@ impl Redactor {
         };
         let written = Arc::new(Who {
             user: treated(self.config.user, &who.user),
-            groups: who.groups.clone(),
             device: treated(self.config.device, &who.device),
             device_key: treated(self.config.device, &who.device_key),
+            ..Who::clone(who)
         });
         if self.known.len() >= KNOWN {
             self.known.clear();

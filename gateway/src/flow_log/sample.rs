@@ -12,6 +12,7 @@ use postern_engine::identity::Device;
 use postern_engine::policy::Policy;
 use postern_engine::record::{App, Detail, Egress, Hints, Record};
 use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
+use postern_engine::standing::{Session, Standing};
 use postern_proto::ecn::Ecn;
 use postern_proto::keys::PrivateKey;
 use postern_proto::now::{Mono, Now, Wall};
@@ -409,7 +410,10 @@ impl World {
                 groups: vec![group.to_owned()],
                 key: own.public(),
                 addresses: vec![ip(&format!("100.96.0.{}", n + 2))],
-                standing: Default::default(),
+                standing: Standing {
+                    session: user.map(|_| login()),
+                    ..Standing::default()
+                },
             };
             let added = world
                 .gateway
@@ -483,6 +487,18 @@ impl World {
     fn wait(&mut self, step: Duration) {
         self.now = self.now.after(step);
         self.gateway.timeout(&mut Outs::default(), self.now);
+    }
+}
+
+fn login() -> Session {
+    Session {
+        id: "k7r2q9xw".into(),
+        method: "oidc".into(),
+        issuer: Some("https://login.example.net".into()),
+        amr: vec!["mfa".to_owned(), "pwd".to_owned()],
+        acr: None,
+        since: Wall(START.0 - 1_800_000_000_000),
+        until: None,
     }
 }
 

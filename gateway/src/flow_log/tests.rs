@@ -33,7 +33,9 @@ fn record(worker: u8, seq: u64, state: State, detail: Detail) -> Record {
             groups: vec!["sre".into()],
             device: Some("ana-laptop".into()),
             device_key: Some("mLxJzVxg".into()),
+            ..Who::default()
         }),
+        session_age_s: None,
         client_outer: None,
         protocol: Protocol::Tcp,
         src_address: [100, 96, 0, 2].into(),

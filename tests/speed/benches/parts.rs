@@ -168,6 +168,7 @@ fn flow(key: FlowKey, id: u64, policy: &Arc<Policy>) -> Flow {
         target: None,
         policy: Arc::clone(policy),
         policy_hash: "".into(),
+        who: Default::default(),
         judged_at: 1,
         started: NOW,
         last: NOW,

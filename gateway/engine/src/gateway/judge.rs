@@ -8,14 +8,16 @@ use crate::flow::tcp::{TcpState, TcpTrack};
 use crate::flow::{Flow, Slot};
 use crate::hint::Hint;
 use crate::identity::DeviceState;
-use crate::policy::{RuleId, SubjectIndex, Tuple, Verdict};
+use crate::policy::{DEFAULT_RULE, RuleId, SubjectIndex, Tuple, Verdict};
 use crate::record::CloseReason;
 use crate::settings::OnLogFailure;
+use crate::standing::Session;
+use crate::words::{Name, Words};
 use postern_proto::control::Message;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::FlowKey;
 use postern_proto::invitation;
-use postern_proto::now::Now;
+use postern_proto::now::{Now, Wall};
 use postern_proto::outbox::Outbox;
 use postern_proto::packet::PacketView;
 use postern_proto::peers::PeerId;
@@ -51,8 +53,11 @@ impl Gateway {
             .verdict
             .observe((self.settings.stopwatch)().saturating_sub(start));
         self.count_verdict(&verdict);
-        let reason = match self.obstacle(peer, &key, &verdict, tcp.as_ref()) {
+        self.watch(peer, now);
+        let who = self.devices.get(peer).map(|device| device.who.clone());
+        let reason = match self.obstacle(peer, &key, &verdict, tcp.as_ref(), now) {
             None => {
+                let who = who.unwrap_or_default();
                 let slot = self.flows.insert(Flow {
                     key,
                     id: self.settings.shard.flow_id(self.opened),
@@ -61,7 +66,8 @@ impl Gateway {
                     target: verdict.target(),
                     policy: Arc::clone(&self.policy),
                     policy_hash: Arc::clone(&self.policy_hash),
-                    judged_at: self.generation,
+                    who,
+                    judged_at: self.policy_generation,
                     started: now,
                     last: now,
                     bytes_out: 0,
@@ -89,35 +95,38 @@ impl Gateway {
         Err(Refusal { reason, notice })
     }
 
-    /// The verdict of the policy alone.
+    /// The verdict of the policy. Who is held is nobody to it.
     fn judge(&mut self, peer: PeerId, key: &FlowKey, now: Now) -> Verdict {
         let to = tuple(key);
         match self.devices.get_mut(peer) {
-            Some(device) => {
-                let index = device.index(&self.policy, self.policy_generation);
+            Some(device) if device.device.standing.obstacle(now.wall).is_none() => {
+                let index = device.index(&self.policy, self.policy_generation, now.wall);
                 self.policy.judge(index, &to, now.wall)
             }
-            None => self.policy.judge(&SubjectIndex::default(), &to, now.wall),
+            Some(_) | None => self.policy.judge(&SubjectIndex::default(), &to, now.wall),
         }
     }
 
     /// Whether a flow would be allowed, without any trace.
     pub(super) fn would_allow(&mut self, peer: PeerId, key: &FlowKey, now: Now) -> bool {
         let verdict = self.judge(peer, key, now);
-        self.obstacle(peer, key, &verdict, None).is_none()
+        self.obstacle(peer, key, &verdict, None, now).is_none()
     }
 
-    /// What stands against a new flow, the verdict first.
+    /// What stands against a new flow: how the device stands, then the verdict.
     fn obstacle(
         &self,
         peer: PeerId,
         key: &FlowKey,
         verdict: &Verdict,
         tcp: Option<&TcpTrack>,
+        now: Now,
     ) -> Option<DropReason> {
         let limits = &self.settings.limits;
         let device = self.devices.get(peer)?;
-        if self.is_device_address(key) {
+        if let Some(held) = device.device.standing.obstacle(now.wall) {
+            Some(held)
+        } else if self.is_device_address(key) {
             Some(DropReason::DeviceToDevice)
         } else if !verdict.allows() {
             Some(DropReason::Policy)
@@ -153,9 +162,21 @@ impl Gateway {
         self.counters.attempts_denied += 1;
         let key = FlowKey::new(attempt.protocol, attempt.source, attempt.destination);
         let noted = self.denials.note(attempt, &device.who, now, || {
-            let explained = self.policy.explain(&device.subject, &tuple(&key), now.wall);
-            let (condition, nearest) = match own_words(attempt.reason) {
-                Some(words) => (Some(words.into()), None),
+            let to = tuple(&key);
+            let own = own_words(attempt.reason, device, now.wall);
+            if is_standing(attempt.reason) {
+                return Why {
+                    rule: DEFAULT_RULE.to_owned(),
+                    policy: Arc::clone(&self.policy_hash),
+                    condition: own,
+                    nearest: None,
+                    target: self.policy.target_at(&to).map(str::to_owned),
+                    port: attempt.destination.1,
+                };
+            }
+            let explained = self.policy.explain(&device.subject, &to, now.wall);
+            let (condition, nearest) = match own {
+                Some(words) => (Some(words), None),
                 None => match explained.nearest {
                     Some(nearest) => (Some(nearest.sentence()), Some(nearest.rule)),
                     None => (Some("no rule allows anything".into()), None),
@@ -169,7 +190,7 @@ impl Gateway {
                 // A refusal has its target too, for whoever asks what was tried at it.
                 target: explained
                     .target
-                    .or_else(|| Some(self.policy.target_at(&tuple(&key))?.to_owned())),
+                    .or_else(|| Some(self.policy.target_at(&to)?.to_owned())),
                 port: attempt.destination.1,
             }
         });
@@ -385,6 +406,17 @@ impl Gateway {
     }
 }
 
+/// Reasons that say how the device stands; the policy was not asked.
+fn is_standing(reason: DropReason) -> bool {
+    [
+        DropReason::NotEnrolled,
+        DropReason::NotApproved,
+        DropReason::LoginRequired,
+        DropReason::UserDisabled,
+    ]
+    .contains(&reason)
+}
+
 /// Reasons that are not the policy's have words of their own.
 const OWN_WORDS: [(DropReason, &str); 6] = [
     (
@@ -410,11 +442,37 @@ const OWN_WORDS: [(DropReason, &str); 6] = [
     ),
 ];
 
-fn own_words(reason: DropReason) -> Option<&'static str> {
-    OWN_WORDS
-        .into_iter()
-        .find(|(own, _)| *own == reason)
-        .map(|(_, words)| words)
+pub(super) fn own_words(reason: DropReason, device: &DeviceState, now: Wall) -> Option<Words> {
+    let mut words = Words::default();
+    let device = &device.device;
+    if reason == DropReason::NotApproved {
+        words
+            .say("the device is not approved; an admin approves it with `postern-gateway device approve ")
+            .name(Name::Device, &device.name)
+            .say("`");
+    } else if reason == DropReason::UserDisabled {
+        let user = device.user.as_deref().unwrap_or_default();
+        words
+            .say("the user is disabled; an admin lets them in again with `postern-gateway user enable ")
+            .name(Name::User, user)
+            .say("`");
+    } else if reason == DropReason::LoginRequired {
+        match &device.standing.session {
+            Some(Session {
+                until: Some(until), ..
+            }) if *until <= now => {
+                let ended = until.rfc3339();
+                words.say(&format!("the login ended at {ended}; run `postern login`"));
+            }
+            Some(_) | None => {
+                words.say("the user has to log in; run `postern login`");
+            }
+        }
+    } else {
+        let (_, own) = OWN_WORDS.into_iter().find(|(own, _)| *own == reason)?;
+        words.say(own);
+    }
+    Some(words)
 }
 
 pub(super) fn tuple(key: &FlowKey) -> Tuple {

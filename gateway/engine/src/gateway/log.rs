@@ -3,7 +3,7 @@
 use super::Gateway;
 use crate::denials::Window;
 use crate::flow::{Flow, Slot};
-use crate::identity::Devices;
+use crate::identity::Who;
 use crate::record::{
     CloseReason, Closed, Decision, Denied, Detail, Kind, Opened, Outer, Record, SCHEMA, State,
 };
@@ -65,8 +65,8 @@ impl Gateway {
             start: flow.started.wall,
             resumed: flow.resumed,
         });
-        let record = flow_record(&mut self.log, &self.devices, &self.peers, flow, detail, now);
-        self.log.waiting.extend(record);
+        let record = flow_record(&mut self.log, &self.peers, flow, detail, now);
+        self.log.waiting.push(record);
     }
 
     /// Writes the closing record of the flow in `slot`, which is still in the table.
@@ -100,8 +100,8 @@ impl Gateway {
             .flows_closed
             .entry(reason.as_str())
             .or_default() += 1;
-        let record = flow_record(&mut self.log, &self.devices, &self.peers, flow, detail, now);
-        self.log.waiting.extend(record);
+        let record = flow_record(&mut self.log, &self.peers, flow, detail, now);
+        self.log.waiting.push(record);
     }
 
     /// Writes what a window of refusals holds.
@@ -121,6 +121,7 @@ impl Gateway {
             verdict: Decision::Deny,
             rule: window.why.rule,
             policy: window.why.policy,
+            session_age_s: session_age(&window.who, now),
             who: window.who,
             client_outer: outer(&self.peers, attempt.peer),
             protocol: attempt.protocol,
@@ -167,17 +168,9 @@ impl Gateway {
     }
 }
 
-/// A record about `flow`; every live flow has a device.
-fn flow_record(
-    log: &mut Log,
-    devices: &Devices,
-    peers: &Peers,
-    flow: &Flow,
-    detail: Detail,
-    now: Now,
-) -> Option<Record> {
-    let who = devices.get(flow.peer)?.who.clone();
-    Some(Record {
+/// A record about `flow`.
+fn flow_record(log: &mut Log, peers: &Peers, flow: &Flow, detail: Detail, now: Now) -> Record {
+    Record {
         schema: SCHEMA,
         kind: Kind::Flow,
         gateway: log.gateway.clone(),
@@ -193,7 +186,8 @@ fn flow_record(
         verdict: Decision::Allow,
         rule: flow.policy.rule_name(flow.rule).to_owned(),
         policy: flow.policy_hash.clone(),
-        who,
+        session_age_s: session_age(&flow.who, now),
+        who: flow.who.clone(),
         client_outer: outer(peers, flow.peer),
         protocol: flow.key.protocol,
         src_address: flow.key.client(),
@@ -205,7 +199,12 @@ fn flow_record(
             .map(|target| flow.policy.target_name(target).to_owned()),
         egress: None,
         detail,
-    })
+    }
+}
+
+fn session_age(who: &Who, now: Now) -> Option<u64> {
+    let since = who.session_since?;
+    Some(now.wall.seconds().saturating_sub(since.seconds()))
 }
 
 fn outer(peers: &Peers, peer: PeerId) -> Option<Outer> {

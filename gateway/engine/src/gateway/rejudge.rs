@@ -1,15 +1,17 @@
 //! Facts changed: live flows are judged again, and those no longer allowed are cut on both
-//! sides. A flow that carries packets is judged with its next one; a sweep in slices reaches the
-//! silent ones, so that a large table never stops the packets of others.
+//! sides. Facts about one device: its flows at once. Another policy: a flow that carries packets
+//! is judged with its next one; a sweep in slices reaches the silent ones, so that a large table
+//! never stops the packets of others.
 
-use super::judge::tuple;
+use super::judge::{own_words, tuple};
 use super::{Gateway, SLICE};
 use crate::flow::{CUT_MEMORY, Flow, Slot};
-use crate::identity::DeviceState;
+use crate::identity::{Device, DeviceState};
 use crate::policy::Policy;
 use crate::record::CloseReason;
 use crate::words::Words;
 use postern_proto::control::Message;
+use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::{Mono, Now};
 use postern_proto::outbox::Outbox;
@@ -46,7 +48,6 @@ impl Gateway {
         self.policy_hash = policy.hash().full().into();
         self.policy = policy;
         self.reset_rule_counts();
-        self.generation += 1;
         self.policy_generation += 1;
         self.sweep = Some(Sweep { cursor: 0, changed });
     }
@@ -57,18 +58,75 @@ impl Gateway {
         self.sweep.is_some()
     }
 
-    /// Judges the flow in `slot` again if facts changed since.
+    /// Other facts about a device, which is found by its key: its user, its groups, how it stands.
+    /// Its live flows are judged again before this returns. Its name and addresses stay. A key
+    /// that belongs to no device is no error.
+    pub fn update_device(
+        &mut self,
+        device: Device,
+        changed: Mono,
+        out: &mut impl Outbox,
+        now: Now,
+    ) -> Cut {
+        let Some(peer) = self.find_device(&device.key) else {
+            return Cut::default();
+        };
+        if let Some(state) = self.devices.get_mut(peer) {
+            state.update(device, now.wall);
+        }
+        self.judge_device(peer, changed, out, now)
+    }
+
+    /// Judges every live flow of a device again.
+    pub(super) fn judge_device(
+        &mut self,
+        peer: PeerId,
+        changed: Mono,
+        out: &mut impl Outbox,
+        now: Now,
+    ) -> Cut {
+        let mut cut = Cut::default();
+        for slot in self.flows.of(peer) {
+            if self.flows.get(slot).is_none_or(|flow| flow.cut.is_some()) {
+                continue;
+            }
+            if let Err(reason) = self.judge_again(slot, now) {
+                let reason = self.cause(slot, reason, now);
+                self.cut_since(slot, reason, changed, out, now);
+                cut.flows += 1;
+            }
+        }
+        self.watch(peer, now);
+        cut
+    }
+
+    /// Judges the flow in `slot` again if the policy changed since.
     pub(super) fn still_allowed(&mut self, slot: Slot, now: Now) -> Result<(), CloseReason> {
+        match self.flows.get(slot) {
+            Some(flow) if flow.judged_at < self.policy_generation => {
+                let peer = flow.peer;
+                self.watch(peer, now);
+                self.judge_again(slot, now)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn judge_again(&mut self, slot: Slot, now: Now) -> Result<(), CloseReason> {
         let Some(flow) = self.flows.get_mut(slot) else {
             return Ok(());
         };
-        if flow.judged_at >= self.generation {
-            return Ok(());
-        }
         let Some(device) = self.devices.get_mut(flow.peer) else {
             return Err(CloseReason::Revoked);
         };
-        let index = device.index(&self.policy, self.policy_generation);
+        if let Some(reason) = device.device.standing.obstacle(now.wall) {
+            return Err(if reason == DropReason::LoginRequired {
+                CloseReason::Session
+            } else {
+                CloseReason::Revoked
+            });
+        }
+        let index = device.index(&self.policy, self.policy_generation, now.wall);
         let verdict = self.policy.judge(index, &tuple(&flow.key), now.wall);
         if !verdict.allows() {
             return Err(CloseReason::Policy);
@@ -77,8 +135,28 @@ impl Gateway {
         flow.target = verdict.target();
         flow.policy = Arc::clone(&self.policy);
         flow.policy_hash = Arc::clone(&self.policy_hash);
-        flow.judged_at = self.generation;
+        flow.who = Arc::clone(&device.who);
+        flow.judged_at = self.policy_generation;
         Ok(())
+    }
+
+    /// What, under the same policy, took away what it allowed.
+    fn cause(&self, slot: Slot, reason: CloseReason, now: Now) -> CloseReason {
+        let Some(flow) = self
+            .flows
+            .get(slot)
+            .filter(|_| reason == CloseReason::Policy)
+        else {
+            return reason;
+        };
+        let Some(device) = self.devices.get(flow.peer) else {
+            return reason;
+        };
+        let lives = device.device.standing.session_at(now.wall).is_some();
+        if flow.who.session.is_some() && !lives {
+            return CloseReason::Session;
+        }
+        reason
     }
 
     /// The next slice of a sweep.
@@ -142,13 +220,7 @@ impl Gateway {
 
     /// Takes what is left of a device that is being forgotten out of the table.
     pub(super) fn forget_flows_of(&mut self, peer: PeerId) {
-        let left: Vec<Slot> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| flow.peer == peer)
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in left {
+        for slot in self.flows.of(peer) {
             self.flows.remove(slot);
         }
     }
@@ -241,20 +313,33 @@ impl Gateway {
             return String::new();
         };
         let (mut rule, mut condition) = (flow.policy.rule_name(flow.rule).to_owned(), None);
-        if let Some(device) = self
-            .devices
-            .get(flow.peer)
-            .filter(|_| reason == CloseReason::Policy)
-        {
-            let explained = self
-                .policy
-                .explain(&device.subject, &tuple(&flow.key), now.wall);
-            condition = explained.nearest.map(|nearest| {
-                let mut words = Words::from(format!("{}: ", nearest.rule));
-                words.append(&nearest.sentence());
-                words
-            });
-            rule = explained.rule;
+        if let Some(device) = self.devices.get(flow.peer) {
+            let by_facts = match reason {
+                CloseReason::Policy | CloseReason::Session | CloseReason::Posture => true,
+                CloseReason::Revoked
+                | CloseReason::Fin
+                | CloseReason::Rst
+                | CloseReason::Idle
+                | CloseReason::GrantEnded
+                | CloseReason::Killed
+                | CloseReason::Shutdown
+                | CloseReason::Crashed
+                | CloseReason::Unanswered
+                | CloseReason::Error => false,
+            };
+            if let Some(held) = device.device.standing.obstacle(now.wall) {
+                condition = own_words(held, device, now.wall);
+            } else if by_facts {
+                let explained = self
+                    .policy
+                    .explain(&device.subject, &tuple(&flow.key), now.wall);
+                condition = explained.nearest.map(|nearest| {
+                    let mut words = Words::from(format!("{}: ", nearest.rule));
+                    words.append(&nearest.sentence());
+                    words
+                });
+                rule = explained.rule;
+            }
         }
         self.record_closed(slot, reason, condition, now);
         rule

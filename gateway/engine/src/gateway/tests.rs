@@ -14,6 +14,7 @@ use std::time::Duration;
 mod control_road;
 mod hints;
 mod path_mtu;
+mod standing;
 
 const POLICY: &str = "
 version: 1

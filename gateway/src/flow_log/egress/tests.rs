@@ -25,7 +25,9 @@ fn record(port: u16, state: State, detail: Detail) -> Record {
             groups: Vec::new(),
             device: Some("laptop".to_owned()),
             device_key: None,
+            ..Who::default()
         }),
+        session_age_s: None,
         client_outer: None,
         protocol: Protocol::Tcp,
         src_address: "100.96.0.2".parse().expect("an address"),

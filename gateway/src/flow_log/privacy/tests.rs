@@ -201,6 +201,7 @@ fn what_is_remembered_is_bounded_and_never_mixed_up() {
             groups: Vec::new(),
             device: Some(format!("d{n}")),
             device_key: None,
+            ..Who::default()
         });
         redactor.apply(&mut record);
         assert_eq!(record.who.device, Some(format!("d{n}")));

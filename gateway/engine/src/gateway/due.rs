@@ -1,0 +1,61 @@
+//! What time alone changes: a login ends, a report becomes stale, a login is too old for a rule.
+//! The live flows of the device are judged again at that moment, not with their next packet.
+//!
+//! Such moments are of the wall clock. It is compared with the other clock each time that
+//! [`Gateway::timeout`] is called, so a step of it counts from then on.
+
+use super::{Gateway, SLICE};
+use postern_proto::now::{Mono, Now, Wall};
+use postern_proto::outbox::Outbox;
+use postern_proto::peers::PeerId;
+use std::time::Duration;
+
+impl Gateway {
+    /// Notes when the flows of a device must be judged again: once for each policy and each
+    /// change of the facts.
+    pub(super) fn watch(&mut self, peer: PeerId, now: Now) {
+        let Some(device) = self.devices.get_mut(peer) else {
+            return;
+        };
+        if device.watched_for == Some(self.policy_generation) {
+            return;
+        }
+        device.watched_for = Some(self.policy_generation);
+        let due = device.device.standing.next_end(now.wall);
+        let before = std::mem::replace(&mut device.due, due);
+        if before != due {
+            if let Some(before) = before {
+                self.due.remove(&(before, peer));
+            }
+            self.due.extend(due.map(|due| (due, peer)));
+            self.clocks = now;
+        }
+    }
+
+    /// Judges again what is due; as much of it as one turn may take.
+    pub(super) fn judge_due(&mut self, out: &mut impl Outbox, now: Now) {
+        self.clocks = now;
+        let mut judged = 0;
+        while let Some(&(at, peer)) = self.due.first()
+            && at <= now.wall
+            && judged < SLICE
+        {
+            self.due.pop_first();
+            if let Some(device) = self.devices.get_mut(peer) {
+                device.due = None;
+                device.refresh(now.wall);
+                judged += device.flows + 1;
+            }
+            let changed = Mono(now.mono.0.saturating_sub(now.wall.0 - at.0));
+            self.judge_device(peer, changed, out, now);
+        }
+    }
+
+    /// When [`Gateway::judge_due`] has something to do.
+    pub(super) fn next_due(&self) -> Mono {
+        self.due.first().map_or(Mono::NEVER, |&(Wall(at), _)| {
+            let wait = at.saturating_sub(self.clocks.wall.0);
+            self.clocks.mono + Duration::from_nanos(wait)
+        })
+    }
+}
