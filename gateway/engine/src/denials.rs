@@ -6,6 +6,7 @@
 //! the rest is counted in one window for each reason.
 
 use crate::identity::Who;
+use crate::record::Posture;
 use crate::words::Words;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
@@ -77,6 +78,8 @@ pub struct Why {
     pub nearest: Option<String>,
     /// The policy's name for the destination.
     pub target: Option<String>,
+    /// The posture checks of the rule that decided, or of the nearest.
+    pub posture: Option<Box<Posture>>,
     /// The port that it is the name of.
     pub port: u16,
 }

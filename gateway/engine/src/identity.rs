@@ -94,8 +94,6 @@ pub struct DeviceState {
 #[derive(Debug)]
 struct Place {
     generation: u64,
-    /// From then on it is another.
-    until: Option<Wall>,
     index: SubjectIndex,
 }
 
@@ -142,17 +140,14 @@ impl DeviceState {
 
     /// The device's place in `policy`, computed once for each policy (its `generation`) and each
     /// change of the facts.
-    pub fn index(&mut self, policy: &Policy, generation: u64, now: Wall) -> &SubjectIndex {
-        let holds = |place: &Place| {
-            place.generation == generation && place.until.is_none_or(|until| now < until)
-        };
+    pub fn index(&mut self, policy: &Policy, generation: u64) -> &SubjectIndex {
+        let holds = |place: &Place| place.generation == generation;
         if !self.index.as_ref().is_some_and(holds) {
             self.index = None;
         }
-        let (subject, standing) = (&self.subject, &self.device.standing);
+        let subject = &self.subject;
         let place = self.index.get_or_insert_with(|| Place {
             generation,
-            until: standing.next_end(now),
             index: policy.index(subject),
         });
         &place.index

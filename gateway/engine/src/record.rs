@@ -9,6 +9,7 @@ use postern_proto::flow_key::Protocol;
 use postern_proto::now::Wall;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -50,6 +51,11 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-present" = "when a login is in force"))]
     pub session_age_s: Option<u64>,
+    /// The posture checks of the rule that decided, or of the one that would have allowed: `pass`
+    /// or `fail` at this moment, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "when that rule asks for some"))]
+    pub posture: Option<Box<Posture>>,
     /// Where the device was on the Internet at this moment: address and port, or a pseudonym of the
     /// address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +85,19 @@ pub struct Record {
     /// What depends on the state.
     #[serde(flatten)]
     pub detail: Detail,
+}
+
+/// Checks by name, at most as many as a rule may ask for.
+pub type Posture = BTreeMap<String, CheckResult>;
+
+/// How a device did in a posture check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckResult {
+    /// What was reported is what the policy expects.
+    Pass,
+    /// It is not, or it is stale, or nothing was reported.
+    Fail,
 }
 
 /// What a line of the log is about.

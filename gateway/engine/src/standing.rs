@@ -49,21 +49,6 @@ impl Standing {
             .as_ref()
             .filter(|session| session.until.is_none_or(|until| now < until))
     }
-
-    /// The first moment after `now` at which one of the facts ends by itself: the login, the
-    /// report, an attribute.
-    #[must_use]
-    pub fn next_end(&self, now: Wall) -> Option<Wall> {
-        let session = self.session.as_ref().and_then(|session| session.until);
-        let report = self.reported.as_ref().map(|report| report.fresh_until);
-        let attributes = self.attributes.values().filter_map(|one| one.until);
-        session
-            .into_iter()
-            .chain(report)
-            .chain(attributes)
-            .filter(|end| now < *end)
-            .min()
-    }
 }
 
 /// Why a device reaches nothing.

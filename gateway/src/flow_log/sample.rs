@@ -12,8 +12,9 @@ use postern_engine::identity::Device;
 use postern_engine::policy::Policy;
 use postern_engine::record::{App, Detail, Egress, Hints, Record};
 use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
-use postern_engine::standing::{Session, Standing};
+use postern_engine::standing::{Reported, Session, Standing};
 use postern_proto::ecn::Ecn;
+use postern_proto::facts::Facts;
 use postern_proto::keys::PrivateKey;
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::outbox::{Endpoint, Outbox};
@@ -42,10 +43,12 @@ targets:
   nodes: { addresses: [192.0.2.32/28], ports: [22/tcp] }
   backups: { addresses: [192.0.2.50], ports: [443/tcp] }
   deploy: { addresses: [192.0.2.60], ports: [443/tcp] }
+posture:
+  disk-encrypted: { disk_encryption: on }
 rules:
   - name: kubectl
     action: allow
-    from: { groups: [platform] }
+    from: { groups: [platform], posture: [disk-encrypted] }
     to: [kube-api]
   - name: ssh to the nodes
     action: allow
@@ -412,6 +415,7 @@ impl World {
                 addresses: vec![ip(&format!("100.96.0.{}", n + 2))],
                 standing: Standing {
                     session: user.map(|_| login()),
+                    reported: user.map(|_| report()),
                     ..Standing::default()
                 },
             };
@@ -487,6 +491,17 @@ impl World {
     fn wait(&mut self, step: Duration) {
         self.now = self.now.after(step);
         self.gateway.timeout(&mut Outs::default(), self.now);
+    }
+}
+
+fn report() -> Reported {
+    Reported {
+        facts: Arc::new(Facts {
+            disk_encryption: Some(true),
+            ..Facts::default()
+        }),
+        at: START,
+        fresh_until: Wall::NEVER,
     }
 }
 

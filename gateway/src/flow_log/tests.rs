@@ -36,6 +36,7 @@ fn record(worker: u8, seq: u64, state: State, detail: Detail) -> Record {
             ..Who::default()
         }),
         session_age_s: None,
+        posture: None,
         client_outer: None,
         protocol: Protocol::Tcp,
         src_address: [100, 96, 0, 2].into(),

@@ -21,7 +21,7 @@ impl Gateway {
             return;
         }
         device.watched_for = Some(self.policy_generation);
-        let due = device.device.standing.next_end(now.wall);
+        let due = self.policy.next_change(&device.subject, now.wall);
         let before = std::mem::replace(&mut device.due, due);
         if before != due {
             if let Some(before) = before {

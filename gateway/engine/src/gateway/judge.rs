@@ -8,8 +8,8 @@ use crate::flow::tcp::{TcpState, TcpTrack};
 use crate::flow::{Flow, Slot};
 use crate::hint::Hint;
 use crate::identity::DeviceState;
-use crate::policy::{DEFAULT_RULE, RuleId, SubjectIndex, Tuple, Verdict};
-use crate::record::CloseReason;
+use crate::policy::{DEFAULT_RULE, Policy, RuleId, Subject, SubjectIndex, Tuple, Verdict};
+use crate::record::{CheckResult, CloseReason, Posture};
 use crate::settings::OnLogFailure;
 use crate::standing::Session;
 use crate::words::{Name, Words};
@@ -100,7 +100,7 @@ impl Gateway {
         let to = tuple(key);
         match self.devices.get_mut(peer) {
             Some(device) if device.device.standing.obstacle(now.wall).is_none() => {
-                let index = device.index(&self.policy, self.policy_generation, now.wall);
+                let index = device.index(&self.policy, self.policy_generation);
                 self.policy.judge(index, &to, now.wall)
             }
             Some(_) | None => self.policy.judge(&SubjectIndex::default(), &to, now.wall),
@@ -171,18 +171,25 @@ impl Gateway {
                     condition: own,
                     nearest: None,
                     target: self.policy.target_at(&to).map(str::to_owned),
+                    posture: None,
                     port: attempt.destination.1,
                 };
             }
             let explained = self.policy.explain(&device.subject, &to, now.wall);
             let (condition, nearest) = match own {
                 Some(words) => (Some(words), None),
-                None => match explained.nearest {
-                    Some(nearest) => (Some(nearest.sentence()), Some(nearest.rule)),
+                None => match &explained.nearest {
+                    Some(nearest) => (Some(nearest.sentence()), Some(nearest.rule.clone())),
                     None => (Some("no rule allows anything".into()), None),
                 },
             };
+            let decided = explained.verdict.rule();
+            let near = explained.nearest.as_ref().map_or(decided, |near| near.id);
+            let posture = [decided, near]
+                .into_iter()
+                .find_map(|rule| posture(&self.policy, rule, &device.subject, now.wall));
             Why {
+                posture,
                 rule: explained.rule,
                 policy: Arc::clone(&self.policy_hash),
                 condition,
@@ -473,6 +480,31 @@ pub(super) fn own_words(reason: DropReason, device: &DeviceState, now: Wall) -> 
         words.say(own);
     }
     Some(words)
+}
+
+/// The checks that a rule asks for, as a record has them.
+pub(super) fn posture(
+    policy: &Policy,
+    rule: RuleId,
+    who: &Subject,
+    now: Wall,
+) -> Option<Box<Posture>> {
+    // Most rules ask for none.
+    policy
+        .posture_of(rule, &SubjectIndex::default(), now)
+        .next()?;
+    let of = |(name, holds): (&str, bool)| {
+        let result = if holds {
+            CheckResult::Pass
+        } else {
+            CheckResult::Fail
+        };
+        (name.to_owned(), result)
+    };
+    let index = policy.index(who);
+    Some(Box::new(
+        policy.posture_of(rule, &index, now).map(of).collect(),
+    ))
 }
 
 pub(super) fn tuple(key: &FlowKey) -> Tuple {

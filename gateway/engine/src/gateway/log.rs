@@ -1,9 +1,10 @@
 //! Records and their numbers.
 
 use super::Gateway;
+use super::judge::posture;
 use crate::denials::Window;
 use crate::flow::{Flow, Slot};
-use crate::identity::Who;
+use crate::identity::{Devices, Who};
 use crate::record::{
     CloseReason, Closed, Decision, Denied, Detail, Kind, Opened, Outer, Record, SCHEMA, State,
 };
@@ -65,7 +66,7 @@ impl Gateway {
             start: flow.started.wall,
             resumed: flow.resumed,
         });
-        let record = flow_record(&mut self.log, &self.peers, flow, detail, now);
+        let record = flow_record(&mut self.log, &self.devices, &self.peers, flow, detail, now);
         self.log.waiting.push(record);
     }
 
@@ -100,7 +101,7 @@ impl Gateway {
             .flows_closed
             .entry(reason.as_str())
             .or_default() += 1;
-        let record = flow_record(&mut self.log, &self.peers, flow, detail, now);
+        let record = flow_record(&mut self.log, &self.devices, &self.peers, flow, detail, now);
         self.log.waiting.push(record);
     }
 
@@ -122,6 +123,7 @@ impl Gateway {
             rule: window.why.rule,
             policy: window.why.policy,
             session_age_s: session_age(&window.who, now),
+            posture: window.why.posture,
             who: window.who,
             client_outer: outer(&self.peers, attempt.peer),
             protocol: attempt.protocol,
@@ -169,7 +171,14 @@ impl Gateway {
 }
 
 /// A record about `flow`.
-fn flow_record(log: &mut Log, peers: &Peers, flow: &Flow, detail: Detail, now: Now) -> Record {
+fn flow_record(
+    log: &mut Log,
+    devices: &Devices,
+    peers: &Peers,
+    flow: &Flow,
+    detail: Detail,
+    now: Now,
+) -> Record {
     Record {
         schema: SCHEMA,
         kind: Kind::Flow,
@@ -187,6 +196,9 @@ fn flow_record(log: &mut Log, peers: &Peers, flow: &Flow, detail: Detail, now: N
         rule: flow.policy.rule_name(flow.rule).to_owned(),
         policy: flow.policy_hash.clone(),
         session_age_s: session_age(&flow.who, now),
+        posture: devices
+            .get(flow.peer)
+            .and_then(|device| posture(&flow.policy, flow.rule, &device.subject, now.wall)),
         who: flow.who.clone(),
         client_outer: outer(peers, flow.peer),
         protocol: flow.key.protocol,

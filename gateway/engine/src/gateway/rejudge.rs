@@ -3,12 +3,12 @@
 //! is judged with its next one; a sweep in slices reaches the silent ones, so that a large table
 //! never stops the packets of others.
 
-use super::judge::{own_words, tuple};
+use super::judge::{own_words, posture, tuple};
 use super::{Gateway, SLICE};
 use crate::flow::{CUT_MEMORY, Flow, Slot};
 use crate::identity::{Device, DeviceState};
-use crate::policy::Policy;
-use crate::record::CloseReason;
+use crate::policy::{Condition, Nearest, Policy};
+use crate::record::{CheckResult, CloseReason};
 use crate::words::Words;
 use postern_proto::control::Message;
 use postern_proto::fate::DropReason;
@@ -126,7 +126,7 @@ impl Gateway {
                 CloseReason::Revoked
             });
         }
-        let index = device.index(&self.policy, self.policy_generation, now.wall);
+        let index = device.index(&self.policy, self.policy_generation);
         let verdict = self.policy.judge(index, &tuple(&flow.key), now.wall);
         if !verdict.allows() {
             return Err(CloseReason::Policy);
@@ -156,7 +156,24 @@ impl Gateway {
         if flow.who.session.is_some() && !lives {
             return CloseReason::Session;
         }
-        reason
+        let checks = posture(&self.policy, flow.rule, &device.subject, now.wall);
+        if checks.is_some_and(|checks| checks.values().any(|one| *one == CheckResult::Fail)) {
+            return CloseReason::Posture;
+        }
+        let explained = self
+            .policy
+            .explain(&device.subject, &tuple(&flow.key), now.wall);
+        let aged = |nearest: &Nearest| {
+            nearest
+                .failed
+                .iter()
+                .all(|one| one.condition == Condition::SessionAge)
+        };
+        if explained.nearest.as_ref().is_some_and(aged) {
+            CloseReason::Session
+        } else {
+            reason
+        }
     }
 
     /// The next slice of a sweep.

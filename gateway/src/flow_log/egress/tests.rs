@@ -28,6 +28,7 @@ fn record(port: u16, state: State, detail: Detail) -> Record {
             ..Who::default()
         }),
         session_age_s: None,
+        posture: None,
         client_outer: None,
         protocol: Protocol::Tcp,
         src_address: "100.96.0.2".parse().expect("an address"),

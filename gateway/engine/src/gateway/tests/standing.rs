@@ -1,7 +1,8 @@
 use super::*;
 use crate::record::Denied;
-use crate::standing::{Held, Session, Standing};
+use crate::standing::{Held, Reported, Session, Standing};
 use postern_proto::device_api;
+use postern_proto::facts::Facts;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -298,4 +299,102 @@ fn what_is_watched_goes_with_its_device() {
         .update_device(unknown, now.mono, &mut outs, now);
     assert_eq!(cut.flows, 0, "a device that is gone is no error");
     assert_eq!(world.gateway.devices().len(), 0);
+}
+
+const BY_STATE: &str = "
+version: 1
+targets:
+  kube-api: { addresses: [192.0.2.10], ports: [6443/tcp] }
+posture:
+  disk: { disk_encryption: on }
+rules:
+  - name: kubectl
+    action: allow
+    from: { groups: [platform], posture: [disk], session_age: 30m }
+    to: [kube-api]
+";
+
+fn report(world: &World, disk: bool) -> Reported {
+    Reported {
+        facts: Arc::new(Facts {
+            disk_encryption: Some(disk),
+            ..Facts::default()
+        }),
+        at: world.now.wall,
+        fresh_until: Wall(world.now.wall.0 + 180 * SECOND),
+    }
+}
+
+fn under_state() -> World {
+    let mut world = with_login(|_| {});
+    world.gateway.set_policy(policy(BY_STATE), world.now.mono);
+    world.tick(Duration::ZERO);
+    let good = report(&world, true);
+    update(&mut world, 0, |device| {
+        device.standing.reported = Some(good)
+    });
+    open(&mut world);
+    world
+}
+
+#[test]
+fn a_check_that_fails_cuts_at_once_and_one_that_goes_stale_at_its_moment() {
+    let mut world = under_state();
+    let opened = serde_json::to_value(&world.records()[0]).expect("encodes");
+    assert_eq!(opened["posture"], serde_json::json!({ "disk": "pass" }));
+    let bad = report(&world, false);
+    let (cut, heard) = update(&mut world, 0, |device| device.standing.reported = Some(bad));
+    assert_eq!(cut, 1);
+    assert!(flags(&heard[0]).has(TcpFlags::RST));
+    let (record, reason, words) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::Posture);
+    assert!(words.expect("words").contains("disk"));
+    let failed = serde_json::to_value(&record).expect("encodes");
+    assert_eq!(failed["posture"], serde_json::json!({ "disk": "fail" }));
+
+    let mut world = under_state();
+    world.tick(Duration::from_millis(179_999));
+    assert_eq!(world.gateway.closed(CloseReason::Posture), 0);
+    assert!(world.gateway.next_deadline() <= world.now.mono + Duration::from_millis(1));
+    world.tick(Duration::from_millis(1));
+    assert_eq!(last_closed(&mut world).1, CloseReason::Posture);
+}
+
+#[test]
+fn a_fresh_report_of_the_same_cuts_nothing_and_moves_the_moment() {
+    let mut world = under_state();
+    world.tick(Duration::from_secs(60));
+    let again = report(&world, true);
+    let (cut, heard) = update(&mut world, 0, |device| {
+        device.standing.reported = Some(again)
+    });
+    assert_eq!((cut, heard.len()), (0, 0));
+    world.tick(Duration::from_secs(179));
+    assert_eq!(world.gateway.closed(CloseReason::Posture), 0);
+    assert_eq!(world.gateway.due.len(), 1, "one moment for each device");
+}
+
+#[test]
+fn a_login_that_grows_too_old_for_a_rule_cuts_what_the_rule_allowed() {
+    let mut world = under_state();
+    update(&mut world, 0, |device| {
+        let report = device.standing.reported.as_mut().expect("reported");
+        report.fresh_until = Wall::NEVER;
+    });
+    let left = Duration::from_secs(29 * 60);
+    world.tick(left - Duration::from_millis(1));
+    assert_eq!(world.gateway.closed(CloseReason::Session), 0);
+    world.tick(Duration::from_millis(1));
+    let (_, reason, words) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::Session);
+    assert!(words.expect("words").contains("kubectl"));
+    let denied = {
+        world.tick(Duration::from_secs(6));
+        world.connect(0);
+        world.send(0, &tcp(SYN, ("100.96.0.2", 5000), KUBE, 1, 0));
+        last_denied(&mut world)
+    };
+    assert_eq!(denied.1.deny_reason, "policy");
+    let denied = serde_json::to_value(&denied.0).expect("encodes");
+    assert_eq!(denied["posture"], serde_json::json!({ "disk": "pass" }));
 }
