@@ -3,12 +3,12 @@
 //! is judged with its next one; a sweep in slices reaches the silent ones, so that a large table
 //! never stops the packets of others.
 
-use super::judge::{own_words, posture, tuple};
+use super::judge::{own_words, tuple};
 use super::{Gateway, SLICE};
 use crate::flow::{CUT_MEMORY, Flow, Slot};
 use crate::identity::{Device, DeviceState};
-use crate::policy::{Condition, Nearest, Policy};
-use crate::record::{CheckResult, CloseReason};
+use crate::policy::{Condition, Policy};
+use crate::record::CloseReason;
 use crate::words::Words;
 use postern_proto::control::Message;
 use postern_proto::fate::DropReason;
@@ -156,23 +156,19 @@ impl Gateway {
         if flow.who.session.is_some() && !lives {
             return CloseReason::Session;
         }
-        let checks = posture(&self.policy, flow.rule, &device.subject, now.wall);
-        if checks.is_some_and(|checks| checks.values().any(|one| *one == CheckResult::Fail)) {
-            return CloseReason::Posture;
-        }
-        let explained = self
-            .policy
-            .explain(&device.subject, &tuple(&flow.key), now.wall);
-        let aged = |nearest: &Nearest| {
-            nearest
-                .failed
-                .iter()
-                .all(|one| one.condition == Condition::SessionAge)
-        };
-        if explained.nearest.as_ref().is_some_and(aged) {
-            CloseReason::Session
-        } else {
-            reason
+        let who = flow.policy.index(&device.subject);
+        match flow.policy.lost(flow.rule, &who, now.wall) {
+            Some(Condition::SessionAge) => CloseReason::Session,
+            Some(Condition::Posture) => CloseReason::Posture,
+            Some(
+                Condition::DeniedFirst
+                | Condition::Group
+                | Condition::User
+                | Condition::Device
+                | Condition::Port
+                | Condition::Address,
+            )
+            | None => reason,
         }
     }
 
