@@ -192,7 +192,10 @@ fn range(text: &str, pool: Pool) -> Result<IpNet, (String, String)> {
     }
     if overlaps_guests(&net) {
         let help = "remove it: what joins has these addresses until it has joined".to_owned();
-        return Err((format!("{net} overlaps {GUESTS}, which is Postern's own"), help));
+        return Err((
+            format!("{net} overlaps {GUESTS}, which is Postern's own"),
+            help,
+        ));
     }
     Ok(net)
 }
