@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::control::{self, Answer, Request};
+use crate::door::Door;
 use crate::instance::{Instance, InstanceError, RUN_DIR};
 use crate::report::Report;
 use crate::run::{self, UpOptions};
@@ -10,6 +11,11 @@ use postern_io::telemetry::{self, LogFormat};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+mod join;
+mod login;
+mod terminal;
+mod verbs;
 
 /// Reach the targets that your gateway lets you reach, and change nothing else on this laptop.
 ///
@@ -26,9 +32,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Join a gateway: turn an invitation into a profile. Needs no root.
+    Join(join::Args),
     /// Bring a tunnel up and keep it up until Ctrl-C or `postern down`.
     Up {
-        /// The profile that `postern-gateway device add` printed; readable by you only.
+        /// The profile: its name after `postern join`, or a file that only you can read.
         profile: PathBuf,
         /// Name the tunnel; the profile's name otherwise.
         #[arg(long)]
@@ -59,6 +67,14 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Log in, or see how the login stands.
+    Login(login::Args),
+    /// End the login.
+    Logout(verbs::Named),
+    /// Ask the gateway whether it would let something through, and why. Exit code 0: yes, 1: no.
+    Why(verbs::WhyArgs),
+    /// Make a new key for this device. No connection is dropped.
+    RotateKey(verbs::Named),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -96,9 +112,16 @@ pub fn main() -> ExitCode {
         }
         Command::Down { name } => down(&cli.run_dir, name.as_deref()),
         Command::Status { name, output } => status(&cli.run_dir, name.as_deref(), *output),
+        Command::Join(args) => join::join(args),
+        Command::Login(args) => login::login(&cli.run_dir, args),
+        Command::Logout(args) => verbs::logout(&cli.run_dir, args),
+        Command::Why(args) => verbs::why(&cli.run_dir, args),
+        Command::RotateKey(args) => verbs::rotate_key(&cli.run_dir, args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // The answer is no, and said already.
+        Err((code, message)) if message.is_empty() => ExitCode::from(code),
         Err((code, message)) => {
             let _ = writeln!(io::stderr(), "postern: {message}");
             ExitCode::from(code)
@@ -110,30 +133,56 @@ type Failure = (u8, String);
 
 fn down(run_dir: &Path, name: Option<&str>) -> Result<(), Failure> {
     let instance = find(run_dir, name)?;
-    match ask(&instance, Request::Down)? {
+    match ask(&instance, &Request::Down)? {
         Answer::Stopping if instance.is_running() => {
             Err((1, format!("`{}` is still stopping", instance.name())))
         }
         Answer::Stopping => Ok(()),
-        answer @ (Answer::Status(_) | Answer::Error { .. }) => Err(unexpected(answer)),
+        answer @ (Answer::Status(_)
+        | Answer::Error { .. }
+        | Answer::Done
+        | Answer::Api { .. }
+        | Answer::Refused { .. }) => Err(unexpected(answer)),
     }
 }
 
 fn status(run_dir: &Path, name: Option<&str>, output: Output) -> Result<(), Failure> {
     let instance = find(run_dir, name)?;
-    let report: Box<Report> = match ask(&instance, Request::Status)? {
+    let report: Box<Report> = match ask(&instance, &Request::Status)? {
         Answer::Status(report) => report,
-        answer @ (Answer::Stopping | Answer::Error { .. }) => return Err(unexpected(answer)),
+        answer @ (Answer::Stopping
+        | Answer::Error { .. }
+        | Answer::Done
+        | Answer::Api { .. }
+        | Answer::Refused { .. }) => return Err(unexpected(answer)),
     };
+    print(output, &report, || report.to_string())
+}
+
+/// On stdout, in the form that was asked for.
+fn print<T: serde::Serialize>(
+    output: Output,
+    value: &T,
+    words: impl FnOnce() -> String,
+) -> Result<(), Failure> {
     let text = match output {
-        Output::Table => report.to_string(),
+        Output::Table => words(),
         Output::Json => {
-            serde_json::to_string_pretty(&report).map_err(|error| failure(1, &error))? + "\n"
+            serde_json::to_string_pretty(value).map_err(|error| failure(1, &error))? + "\n"
         }
     };
     // A reader that has seen enough (`| head`) is no failure.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(())
+}
+
+/// On stderr: what is going on.
+fn say(words: &str) {
+    let _ = writeln!(io::stderr(), "{words}");
+}
+
+fn door(run_dir: &Path, name: Option<&str>) -> Result<Door, Failure> {
+    Door::find(run_dir, name).map_err(|error| failure(1, &error))
 }
 
 fn find(run_dir: &Path, name: Option<&str>) -> Result<Instance, Failure> {
@@ -149,7 +198,7 @@ fn find(run_dir: &Path, name: Option<&str>) -> Result<Instance, Failure> {
     })
 }
 
-fn ask(instance: &Instance, request: Request) -> Result<Answer, Failure> {
+fn ask(instance: &Instance, request: &Request) -> Result<Answer, Failure> {
     let path = instance.socket();
     control::ask(&path, request).map_err(|error| {
         let hint = if error.kind() == io::ErrorKind::PermissionDenied {
@@ -169,7 +218,10 @@ fn ask(instance: &Instance, request: Request) -> Result<Answer, Failure> {
 fn unexpected(answer: Answer) -> Failure {
     match answer {
         Answer::Error { message } => (1, message),
-        Answer::Status(_) | Answer::Stopping => (1, "the tunnel gave another answer".to_owned()),
+        Answer::Refused { why } => failure(1, &why),
+        Answer::Status(_) | Answer::Stopping | Answer::Done | Answer::Api { .. } => {
+            (1, "the tunnel gave another answer".to_owned())
+        }
     }
 }
 
@@ -178,6 +230,10 @@ fn failure(code: u8, error: &dyn std::fmt::Display) -> Failure {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "one arm of many is looked at"
+)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
@@ -193,7 +249,7 @@ mod tests {
             let line = ["postern", "up", "profile"].iter().chain(words);
             Cli::try_parse_from(line).map(|cli| match cli.command {
                 Command::Up { offload, .. } => offload,
-                Command::Down { .. } | Command::Status { .. } => unreachable!("it says up"),
+                _ => unreachable!("it says up"),
             })
         };
         assert_eq!(offload(&[]).expect("none"), Switches::AUTO);
@@ -203,6 +259,36 @@ mod tests {
         let error = offload(&["--offload", "tcp=off"]).expect_err("no such half");
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("udp-receive"), "{error}");
+    }
+
+    #[test]
+    fn the_verbs_read_as_documented() {
+        for line in [
+            "join postern1-abc",
+            "join - --name ana --profile ana.yaml --no-wait -o json",
+            "login",
+            "login ana --device-code --provider corp",
+            "login --email ana@example.com",
+            "login --status -o json",
+            "logout ana",
+            "why 192.0.2.10:22",
+            "why db.example.com:5432/tcp --name ana -o json",
+            "rotate-key",
+            "up ana",
+        ] {
+            let words = std::iter::once("postern").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for line in [
+            "join",
+            "why",
+            "login --device-code --email a@b",
+            "login --status --email a@b",
+        ] {
+            let words = std::iter::once("postern").chain(line.split(' '));
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! folder that a reboot empties. Network namespaces that share the folder are told apart by what
 //! the lock file says.
 
+use crate::owner::Owner;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 /// Where the files are, unless `POSTERN_RUN_DIR` says otherwise.
@@ -109,11 +110,12 @@ impl Instance {
         self.file("sock")
     }
 
-    /// Takes the lock, making the folder (0700) if need be.
+    /// Takes the lock, making the folder (0700) if need be. An `owner` who is somebody else may
+    /// then find the tunnel: the lock is theirs to read, and the folder open to look into (0755).
     ///
     /// # Errors
     /// It runs already, or the folder is not ours to write to.
-    pub fn lock(&self) -> Result<Lock, InstanceError> {
+    pub fn lock(&self, owner: &Owner) -> Result<Lock, InstanceError> {
         let failed = |source| InstanceError::Folder {
             path: self.folder.clone(),
             source,
@@ -130,6 +132,11 @@ impl Instance {
             .mode(0o600)
             .open(self.file("lock"))
             .map_err(failed)?;
+        if owner.is_another() {
+            fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o755))
+                .and_then(|()| fchown(&file, Some(owner.uid), Some(owner.gid)))
+                .map_err(failed)?;
+        }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 file.set_len(0)
@@ -189,18 +196,19 @@ mod tests {
     #[test]
     fn one_process_holds_a_name_and_the_only_one_needs_no_name() {
         let folder = std::env::temp_dir().join(format!("postern-run-{}", std::process::id()));
+        let me = Owner::invoking();
         let running = |name| Instance::running(&folder, name).map_err(|error| error.to_string());
         assert_eq!(running(None), Err("no tunnel is up".to_owned()));
 
         let ana = Instance::new(&folder, "ana-laptop").expect("a name");
-        let lock = ana.lock().expect("free");
-        let again = ana.lock().expect_err("held").to_string();
+        let lock = ana.lock(&me).expect("free");
+        let again = ana.lock(&me).expect_err("held").to_string();
         assert!(again.contains("postern down ana-laptop"), "{again}");
         assert_eq!(running(None), Ok(ana.clone()));
         assert_eq!(running(Some("ben")), Err("`ben` is not up".to_owned()));
 
         let ben = Instance::new(&folder, "ben").expect("a name");
-        let second = ben.lock().expect("free");
+        let second = ben.lock(&me).expect("free");
         let error = running(None).expect_err("two run");
         assert!(error.contains("ana-laptop, ben"), "{error}");
         fs::write(ben.file("lock"), "net:[1]").expect("written");
@@ -214,7 +222,7 @@ mod tests {
         assert_eq!(running(None), Ok(ana.clone()));
         drop(lock);
         assert!(!ana.is_running());
-        ana.lock().expect("free again");
+        ana.lock(&me).expect("free again");
         fs::remove_dir_all(&folder).expect("removed");
     }
 

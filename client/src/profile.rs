@@ -1,5 +1,6 @@
 //! The profile file: read, proved, and refused when others could read the key in it.
 
+use crate::private_file;
 use postern_proto::profile::{Profile, ProfileProblem};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -85,6 +86,26 @@ pub fn load(path: &Path) -> Result<Profile, ProfileError> {
     parse(path, &text)
 }
 
+/// The profile as a file.
+///
+/// # Errors
+/// It cannot be written as YAML: a fault of this program.
+pub fn text(profile: &Profile) -> io::Result<String> {
+    let body = serde_saphyr::to_string(profile).map_err(io::Error::other)?;
+    Ok(format!(
+        "# Postern profile of one device. It holds the private key: keep it 0600.\n\
+         # `postern` writes it anew when the gateway changes something.\n{body}"
+    ))
+}
+
+/// Writes a profile, 0600 and atomically.
+///
+/// # Errors
+/// What the file system answered.
+pub fn save(path: &Path, profile: &Profile) -> io::Result<()> {
+    private_file::write(path, &text(profile)?)
+}
+
 fn parse(path: &Path, text: &str) -> Result<Profile, ProfileError> {
     let options = serde_saphyr::options! { with_snippet: false };
     let profile: Profile = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
@@ -106,7 +127,7 @@ fn parse(path: &Path, text: &str) -> Result<Profile, ProfileError> {
 
 fn hint(source: &io::Error) -> &'static str {
     if source.kind() == io::ErrorKind::NotFound {
-        "; `postern-gateway device add NAME` prints a profile: save it and give its path"
+        "; `postern join INVITATION` makes a profile"
     } else if source.kind() == io::ErrorKind::PermissionDenied {
         "; run as its owner or as root"
     } else {
@@ -133,7 +154,7 @@ mod tests {
 
     const KEY: &str = "QAUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBUU=";
 
-    fn text(include: &str) -> String {
+    fn yaml(include: &str) -> String {
         format!(
             "version: 1\nname: ana-laptop\nprivate_key: {KEY}\naddresses: [100.96.0.2]\nmtu: 1420\n\
              gateway:\n  public_key: {KEY}\n  endpoints: [\"gw.example.com:51820\"]\n  tunnel_addresses: [100.96.0.1]\n\
@@ -150,7 +171,7 @@ mod tests {
     #[test]
     fn a_good_profile_is_read_from_a_private_file_only() {
         let path = std::env::temp_dir().join(format!("postern-profile-{}", std::process::id()));
-        std::fs::write(&path, text("192.0.2.10/32")).expect("written");
+        std::fs::write(&path, yaml("192.0.2.10/32")).expect("written");
         let mode = |mode| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("owner")
         };
@@ -167,12 +188,27 @@ mod tests {
         assert_eq!(profile.include.len(), 1);
         std::fs::remove_file(&path).expect("removed");
         let error = load(&path).expect_err("gone").to_string();
-        assert!(error.contains("device add"), "{error}");
+        assert!(error.contains("postern join"), "{error}");
+    }
+
+    #[test]
+    fn what_is_saved_is_read_again_whole() {
+        let path = std::env::temp_dir().join(format!("postern-saved-{}", std::process::id()));
+        let mut profile = parse(&path, &yaml("192.0.2.10/32")).expect("a profile");
+        profile.preshared_key = Some(postern_proto::keys::PresharedKey([7; 32]));
+        profile.next_private_key = profile.private_key.clone();
+        profile.key_since = Some(1_800_000_000);
+        profile.include.clear();
+        save(&path, &profile).expect("saved");
+        let again = load(&path).expect("private, and a profile");
+        std::fs::remove_file(&path).expect("removed");
+        let json = |profile: &Profile| serde_json::to_string(profile).expect("serialises");
+        assert_eq!(json(&again), json(&profile));
     }
 
     #[test]
     fn an_error_has_its_place_and_never_the_key() {
-        let good = text("192.0.2.10/32");
+        let good = yaml("192.0.2.10/32");
         for (broken, place) in [
             (good.replace("mtu:", "mut:"), "line 5"),
             (
@@ -194,7 +230,7 @@ mod tests {
 
     #[test]
     fn everything_that_makes_no_sense_is_said_at_once() {
-        let error = refusal(&text("0.0.0.0/0, 10.0.0.1/8").replace("mtu: 1420", "mtu: 100"));
+        let error = refusal(&yaml("0.0.0.0/0, 10.0.0.1/8").replace("mtu: 1420", "mtu: 100"));
         for part in [
             "3 problems",
             "mtu:",

@@ -1,8 +1,10 @@
 //! What `status` says: the answer of a running client, as JSON or for people.
 
+use crate::agent::Heard;
 use crate::state::{Refusal, Status};
 use postern_io::offload::Offloads;
 use postern_proto::control::Message;
+use postern_proto::device_api::{DeviceStatus, State};
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Now;
 use postern_proto::path_mtu::Known;
@@ -64,6 +66,26 @@ pub struct Report {
     pub offload: Offloads,
     /// What the gateway refused or cut, newest last.
     pub refusals: Vec<ReportedRefusal>,
+    /// Whether the handshake has a pre-shared key: agreed by ML-KEM where the device joined by
+    /// invitation, so recorded traffic stays safe from a quantum computer.
+    #[serde(default)]
+    pub post_quantum_key: bool,
+    /// When the key came into use, seconds since 1970.
+    #[serde(default)]
+    pub key_since: Option<u64>,
+    /// Seconds since then.
+    #[serde(default)]
+    pub key_age: Option<u64>,
+    /// What the gateway says of this device; absent before it said something, and for a stock
+    /// WireGuard server.
+    #[serde(default)]
+    pub device: Option<DeviceStatus>,
+    /// Seconds until the login ends by age.
+    #[serde(default)]
+    pub login_ends_in: Option<u64>,
+    /// Why the last question to the gateway brought nothing.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// Why the inner MTU is what it is.
@@ -129,8 +151,17 @@ pub struct Identity {
 impl Report {
     /// From the packet logic's status.
     #[must_use]
-    pub fn new(identity: &Identity, status: &Status, offload: Offloads, now: Now) -> Report {
+    pub fn new(
+        identity: &Identity,
+        status: &Status,
+        offload: Offloads,
+        heard: Heard,
+        now: Now,
+    ) -> Report {
         let profile = &identity.profile;
+        let seconds = now.wall.seconds();
+        let session = heard.device.as_ref().and_then(|it| it.session.as_ref());
+        let until = session.and_then(|session| session.until);
         let age = status
             .last_handshake
             .map(|at| now.mono.since(at.mono).as_secs());
@@ -163,6 +194,12 @@ impl Report {
                 .collect(),
             offload,
             refusals: status.refusals.iter().filter_map(reported).collect(),
+            post_quantum_key: profile.preshared_key.is_some(),
+            key_since: profile.key_since,
+            key_age: profile.key_since.map(|since| seconds.saturating_sub(since)),
+            login_ends_in: until.map(|until| until.saturating_sub(seconds)),
+            device: heard.device,
+            trouble: heard.trouble,
         }
     }
 }
@@ -231,6 +268,17 @@ impl fmt::Display for Report {
         writeln!(f, "state           {state}")?;
         writeln!(f, "endpoint        {endpoint}")?;
         writeln!(f, "last handshake  {handshake}")?;
+        let quantum = if self.post_quantum_key { "yes" } else { "no" };
+        let age = self.key_age.map_or("age not known".to_owned(), |age| {
+            format!("{} old", lasting(Duration::from_secs(age)))
+        });
+        writeln!(f, "key             {age}; post-quantum key: {quantum}")?;
+        if let Some(device) = &self.device {
+            f.write_str(&standing(device, self.login_ends_in))?;
+        }
+        if let Some(trouble) = &self.trouble {
+            writeln!(f, "control         {}", plain(trouble))?;
+        }
         writeln!(
             f,
             "received        {} in {} packets",
@@ -297,6 +345,47 @@ impl fmt::Display for Report {
     }
 }
 
+/// How the device stands, its login and its posture checks, a line each.
+#[must_use]
+pub fn standing(device: &DeviceStatus, login_ends_in: Option<u64>) -> String {
+    let user = device.user.as_deref().unwrap_or("no user");
+    let state = match device.state {
+        State::Active => "active".to_owned(),
+        State::WaitsForApproval => "waits for an admin's approval; it reaches nothing".to_owned(),
+        State::Denied => "denied by an admin; it reaches nothing".to_owned(),
+        State::NeedsLogin => "needs a login: `postern login`; it reaches nothing".to_owned(),
+        State::UserDisabled => "its user is disabled; it reaches nothing".to_owned(),
+    };
+    let mut text = format!(
+        "device          {} ({}{}): {state}\n",
+        plain(&device.name),
+        plain(user),
+        device
+            .groups
+            .iter()
+            .map(|group| format!(", {}", plain(group)))
+            .collect::<String>()
+    );
+    if let Some(session) = &device.session {
+        let issuer = session.issuer.as_deref().unwrap_or_default();
+        let ends = login_ends_in.map_or("no end".to_owned(), |left| {
+            format!("ends in {}", lasting(Duration::from_secs(left)))
+        });
+        let by = format!("{} {issuer}", session.method);
+        text += &format!("login           {}, {ends}\n", plain(by.trim_end()));
+    }
+    for check in &device.posture {
+        let holds = if check.holds { "holds" } else { "FAILS" };
+        text += &format!(
+            "posture         {}: {holds}; expected {}, received {}\n",
+            plain(&check.name),
+            plain(&check.expected),
+            plain(&check.received)
+        );
+    }
+    text
+}
+
 /// `192.0.2.10` for a single address, `192.0.2.0/24` for more.
 #[must_use]
 pub fn prefix(net: &ipnet::IpNet) -> String {
@@ -315,7 +404,7 @@ fn target(refusal: &ReportedRefusal) -> String {
 }
 
 /// Text from the other end, without anything that a terminal would obey.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()
@@ -342,6 +431,7 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use postern_io::offload::{Half, HalfState};
+    use postern_proto::device_api::{CheckView, SessionView};
 
     fn report() -> Report {
         Report {
@@ -388,6 +478,36 @@ mod tests {
                 rule: "default\u{1b}[31m".to_owned(),
                 condition: "group `sre` is missing".to_owned(),
             }],
+            post_quantum_key: true,
+            key_since: Some(1_800_000_000),
+            key_age: Some(200_000),
+            device: Some(device()),
+            login_ends_in: Some(500),
+            trouble: None,
+        }
+    }
+
+    fn device() -> DeviceStatus {
+        DeviceStatus {
+            name: "ana-laptop".to_owned(),
+            user: Some("ana@example.com".to_owned()),
+            groups: vec!["sre".to_owned()],
+            state: State::NeedsLogin,
+            session: Some(SessionView {
+                id: "s1".to_owned(),
+                method: "oidc".to_owned(),
+                issuer: Some("https://idp.example.com".to_owned()),
+                since: 0,
+                until: Some(500),
+            }),
+            posture: vec![CheckView {
+                name: "disk-encrypted".to_owned(),
+                holds: false,
+                expected: "on".to_owned(),
+                received: "off\u{1b}[31m".to_owned(),
+            }],
+            preshared_key: true,
+            key_since: 1_800_000_000,
         }
     }
 
@@ -397,6 +517,10 @@ mod tests {
         for line in [
             "state           connected",
             "last handshake  2 min ago",
+            "key             55 h old; post-quantum key: yes",
+            "device          ana-laptop (ana@example.com, sre): needs a login: `postern login`; it reaches nothing",
+            "login           oidc https://idp.example.com, ends in 8 min",
+            "posture         disk-encrypted: FAILS; expected on, received off?[31m",
             "received        12 kB in 9 packets",
             "mtu             1328 (the path carries no more; configured 1420)",
             "include         192.0.2.10, 198.51.100.0/24",

@@ -59,7 +59,9 @@ pub fn literals(endpoints: &[HostPort]) -> Vec<SocketAddr> {
         .collect()
 }
 
-fn resolve(endpoints: &[HostPort]) -> Resolved {
+/// Looks them all up; it can take half a minute.
+#[must_use]
+pub fn resolve(endpoints: &[HostPort]) -> Resolved {
     let mut resolved = Resolved {
         endpoints: Vec::new(),
         failures: Vec::new(),

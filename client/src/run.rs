@@ -1,7 +1,10 @@
 //! `postern up`: sets up, turns the one worker, puts everything back. Poll, process, flush.
 
-use crate::control::{self, Answer, Question, Request};
+use crate::agent::Agent;
+use crate::control::{self, Answer, Answerers, Question, Socket};
 use crate::instance::{Instance, Lock};
+use crate::keeper::Keeper;
+use crate::owner::Owner;
 use crate::profile;
 use crate::report::{Identity, Report};
 use crate::resolve::{Resolved, Resolver};
@@ -30,6 +33,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 mod error;
+mod inside;
 mod path_mtu;
 mod set_up;
 
@@ -45,7 +49,7 @@ const NETWORK_PAUSE: Duration = Duration::from_millis(300);
 /// What `postern up` was told.
 #[derive(Clone, Debug)]
 pub struct UpOptions {
-    /// The profile's path.
+    /// The profile's path, or its name in the user's folder.
     pub profile: PathBuf,
     /// The tunnel's name, if not the profile's.
     pub name: Option<String>,
@@ -63,13 +67,18 @@ pub struct UpOptions {
 /// Why it did not come up, or ended by itself. Whatever was changed is put back.
 pub fn up(options: &UpOptions) -> Result<(), UpError> {
     let signals = Signals::block().map_err(io("blocking signals"))?;
-    let profile = profile::load(&options.profile)?;
+    let owner = Owner::invoking();
+    let path = owner.find_profile(&options.profile);
+    let profile = profile::load(&path)?;
     let name = options.name.as_deref().unwrap_or(&profile.name);
     let instance = Instance::new(&options.run_dir, name)?;
     if !has_net_admin() {
         return Err(UpError::NotPermitted);
     }
-    let lock = instance.lock()?;
+    let lock = instance.lock(&owner)?;
+    let socket =
+        Socket::bind(&instance.socket(), &owner).map_err(io("listening on the control socket"))?;
+    let keeper = Keeper::start(&path).map_err(io("starting the keeper of the profile"))?;
     give_up_privileges(options)?;
 
     let waker = Waker::new().map_err(io("making an eventfd"))?;
@@ -94,16 +103,22 @@ pub fn up(options: &UpOptions) -> Result<(), UpError> {
             "include {left_out} is not routed: this device has no tunnel address of its family"
         );
     }
-    let tunnel = SplitTunnel::announce(&instance.state_file(), &interface, &plan)?;
+    let mut tunnel = SplitTunnel::announce(&instance.state_file(), &interface, &plan)?;
     let result = ends(options, &profile, interface, &plan)
-        .and_then(|ends| Worker::set_up(&instance, profile, ends, &tunnel, waker, resolver))
+        .and_then(|ends| {
+            let agent =
+                Agent::start(&profile, keeper, waker.clone()).map_err(io("starting the agent"))?;
+            let parts = (agent, &socket, waker, resolver);
+            Worker::set_up(&instance, profile, ends, &tunnel, parts)
+        })
         .and_then(|mut worker| {
             worker.resolved(resolved);
-            worker.run(&signals)
+            worker.try_next_key();
+            worker.run(&signals, &mut tunnel)
         });
     // The interface went with the worker, and its routes with it.
     let removed = tunnel.remove();
-    let _ = std::fs::remove_file(instance.socket());
+    drop::<Socket>(socket);
     drop::<Lock>(lock);
     result?;
     Ok(removed?)
@@ -138,6 +153,10 @@ struct Worker {
     inputs: Inputs,
     outputs: Outputs,
     waker: Waker,
+    agent: Agent,
+    /// It knows that the gateway is reached.
+    agent_told: bool,
+    v6: bool,
     questions: Receiver<Question>,
     resolver: Resolver,
     next_look_up: Mono,
@@ -158,19 +177,24 @@ impl Worker {
         profile: Profile,
         (udp, tun): (UdpEnd, Tun),
         tunnel: &SplitTunnel,
-        waker: Waker,
-        resolver: Resolver,
+        (agent, socket, waker, resolver): (Agent, &Socket, Waker, Resolver),
     ) -> Result<Worker, UpError> {
         let version = env!("CARGO_PKG_VERSION");
         let config = Config::from_profile(&profile, version).ok_or(UpError::OwnKey)?;
         let client = Client::new(config, seed()?).map_err(|_| UpError::OwnKey)?;
         let fit = path_mtu::Fit::new(client.mtu());
         let interface = tun.name().to_owned();
-        tunnel.make_routes(tun.has_v6())?;
+        let v6 = tun.has_v6();
+        tunnel.make_routes(v6)?;
         let (inputs, outputs) = open(udp, Some(tun)).map_err(io("setting up the sockets"))?;
 
-        let questions = control::serve(&instance.socket(), waker.clone())
-            .map_err(io("listening on the control socket"))?;
+        let answerers = Answerers {
+            waker: waker.clone(),
+            line: agent.line.clone(),
+            rotations: agent.rotations.clone(),
+        };
+        let questions =
+            control::serve(socket, answerers).map_err(io("starting the control thread"))?;
         let routes_changed = Arc::new(AtomicBool::new(false));
         let (flag, wake) = (Arc::clone(&routes_changed), waker.clone());
         routes::watch_routes(interface.clone(), move || {
@@ -189,6 +213,9 @@ impl Worker {
             inputs,
             outputs,
             waker,
+            agent,
+            agent_told: false,
+            v6,
             questions,
             resolver,
             next_look_up: Mono(0),
@@ -204,7 +231,7 @@ impl Worker {
         })
     }
 
-    fn run(&mut self, signals: &Signals) -> Result<(), UpError> {
+    fn run(&mut self, signals: &Signals, tunnel: &mut SplitTunnel) -> Result<(), UpError> {
         self.outputs.flush();
         loop {
             let look_up = if self.wants_look_up() {
@@ -253,7 +280,11 @@ impl Worker {
             if ready.woken && self.messages(now) {
                 return Ok(());
             }
+            if ready.woken {
+                self.obey_agent(tunnel, now);
+            }
             self.client.timeout(&mut self.outputs, now);
+            self.tell_agent();
             if self.look_at_network <= now.mono {
                 self.look_at_network = Mono::NEVER;
                 self.network_changed(now);
@@ -267,17 +298,18 @@ impl Worker {
     /// Messages of the other threads; true when one of them is to stop.
     fn messages(&mut self, now: Now) -> bool {
         while let Ok(question) = self.questions.try_recv() {
-            let answer = match question.request {
-                Request::Status => {
+            let answer = match question.what {
+                control::Worker::Status => {
                     let status = self.client.status(now);
                     let offload = offloads(&self.inputs, &self.outputs);
-                    let report = Report::new(&self.identity, &status, offload, now);
+                    let heard = self.agent.heard();
+                    let report = Report::new(&self.identity, &status, offload, heard, now);
                     Answer::Status(Box::new(report))
                 }
-                Request::Down => Answer::Stopping,
+                control::Worker::Down => Answer::Stopping,
             };
             let _ = question.answer.try_send(answer);
-            if question.request == Request::Down {
+            if question.what == control::Worker::Down {
                 tracing::info!("stopping: asked to by `postern down`");
                 return true;
             }

@@ -277,6 +277,42 @@ impl SplitTunnel {
         Ok(())
     }
 
+    /// Changes the routes while the interface is there. What is on both lists is not touched. The
+    /// state file names the old and the new ones in between.
+    ///
+    /// # Errors
+    /// A route could not be made, or the state file not written: the routes are as before.
+    pub fn change(&mut self, routes: &[IpNet], v6: bool) -> Result<(), HostError> {
+        let carried = |route: &IpNet| v6 || route.addr().is_ipv4();
+        let before = self.record.routes.clone();
+        let (fresh, gone) = difference(&before, routes);
+        self.keep(before.iter().chain(&fresh).copied().collect())?;
+        for (place, route) in fresh.iter().enumerate() {
+            if carried(route)
+                && let Err(error) = routes::add_route(*route, &self.record.interface)
+            {
+                for made in fresh.iter().take(place) {
+                    let _ = routes::delete_route(*made, &self.record.interface);
+                }
+                let _ = self.keep(before);
+                return Err(error);
+            }
+        }
+        for route in gone.iter().filter(|route| carried(route)) {
+            // One that somebody else removed is gone as well.
+            let _ = routes::delete_route(*route, &self.record.interface);
+        }
+        self.keep(routes.to_vec())
+    }
+
+    fn keep(&mut self, routes: Vec<IpNet>) -> Result<(), HostError> {
+        self.record.routes = routes;
+        record::write(&self.file, &self.record).map_err(|source| HostError::State {
+            path: self.file.clone(),
+            source,
+        })
+    }
+
     /// Removes routes and state file.
     ///
     /// # Errors
@@ -297,6 +333,18 @@ impl SplitTunnel {
         }
         first_error
     }
+}
+
+/// What is new and what is gone.
+fn difference(before: &[IpNet], after: &[IpNet]) -> (Vec<IpNet>, Vec<IpNet>) {
+    let without = |one: &[IpNet], other: &[IpNet]| {
+        let other: BTreeSet<&IpNet> = other.iter().collect();
+        one.iter()
+            .filter(|net| !other.contains(net))
+            .copied()
+            .collect()
+    };
+    (without(after, before), without(before, after))
 }
 
 /// Removes what a dead predecessor left, if the kernel did not: its interface goes with it, so

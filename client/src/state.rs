@@ -72,6 +72,10 @@ pub struct Client {
     inside: VecDeque<Vec<u8>>,
     /// The gateway said that something has changed.
     changed: bool,
+    /// The other end is Postern's: it said something.
+    postern: bool,
+    /// No hello and no probes: a throw-away key may do nothing but enrol.
+    quiet: bool,
     rotation: rotation::Rotation,
 }
 
@@ -112,6 +116,8 @@ impl Client {
             refusals: VecDeque::new(),
             inside: VecDeque::new(),
             changed: false,
+            postern: false,
+            quiet: false,
         })
     }
 

@@ -176,3 +176,18 @@ fn all_clashes_are_said_at_once() {
     let clashes = planned(&["192.168.1.0/24", "203.0.113.5/32", "192.0.2.1/32"]).expect_err("two");
     assert_eq!(clashes.len(), 2, "{clashes:?}");
 }
+
+#[test]
+fn a_change_touches_only_what_changed() {
+    let nets = |texts: &[&str]| -> Vec<IpNet> {
+        texts
+            .iter()
+            .map(|text| text.parse().expect("a prefix"))
+            .collect()
+    };
+    let before = nets(&["192.0.2.10/32", "198.51.100.0/24"]);
+    let after = nets(&["198.51.100.0/24", "2001:db8::1/128"]);
+    let (fresh, gone) = difference(&before, &after);
+    assert_eq!(fresh, nets(&["2001:db8::1/128"]));
+    assert_eq!(gone, nets(&["192.0.2.10/32"]));
+}

@@ -17,6 +17,17 @@ impl Client {
         self.path.mtu()
     }
 
+    /// The other end is Postern's gateway, so it may have a control API.
+    #[must_use]
+    pub fn is_postern(&self) -> bool {
+        self.postern
+    }
+
+    /// Says nothing of its own accord: for a throw-away key, which may do nothing but enrol.
+    pub fn keep_quiet(&mut self) {
+        self.quiet = true;
+    }
+
     /// Probes sent so far; the number wraps.
     #[must_use]
     pub fn probes(&self) -> u32 {
@@ -56,7 +67,8 @@ impl Client {
 
     /// The gateway said something, in a packet of `len` bytes.
     pub(super) fn told(&mut self, message: Message, len: usize, now: Now) {
-        // It is Postern, which passes congestion marks on.
+        self.postern = true;
+        // Which passes congestion marks on.
         self.peers.set_ecn_mode(self.gateway, Mode::Normal);
         match message {
             Message::Hello { .. } | Message::Probe { .. } => {}
@@ -89,6 +101,9 @@ impl Client {
 
     /// Sends a message to the gateway itself, padded to `len` bytes if it is a probe.
     fn say(&mut self, message: &Message, len: u16, out: &mut impl Outbox, now: Now) {
+        if self.quiet {
+            return;
+        }
         let mut packet = [0; PACKET_ROOM];
         let written = self
             .control_pair()
