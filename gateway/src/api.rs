@@ -307,6 +307,9 @@ pub struct Status {
     pub needs_restart: Vec<String>,
     /// Why gateway.yaml on disk was refused, if it was.
     pub config_errors: Vec<String>,
+    /// Ways to log in that do not work now, and why.
+    #[serde(default)]
+    pub login_errors: Vec<String>,
     /// Counters and peers.
     pub worker: WorkerSnapshot,
 }

@@ -227,6 +227,7 @@ impl Control {
             flow_log: self.log.status(),
             needs_restart: file.needs_restart.clone(),
             config_errors: file.errors.clone(),
+            login_errors: self.logins.problems(),
             worker: (*worker).clone(),
         }
     }

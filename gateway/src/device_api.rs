@@ -131,7 +131,9 @@ async fn login_start(
 ) -> Answer {
     let name = asker.device()?;
     let start: LoginStart = read(request).await?;
-    Ok(answer(&api.control.start_login(name, &start).await?))
+    let outer = asker.caller.outer;
+    let started = api.control.start_login(name, outer, &start).await?;
+    Ok(answer(&started))
 }
 
 async fn login_finish(

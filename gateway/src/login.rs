@@ -28,6 +28,7 @@ use provider::{BrowserFlow, DeviceFlow, Polled, Provider, ProviderError};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -53,6 +54,17 @@ pub struct Proven {
     pub acr: Option<String>,
     /// When the user authenticated: `auth_time`, or now.
     pub at: Wall,
+}
+
+/// Who logs in: a device, and what the log should know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// Its name.
+    pub device: &'a str,
+    /// Its user, if it has one.
+    pub user: Option<&'a str>,
+    /// Where it is.
+    pub from: Option<SocketAddr>,
 }
 
 /// The logins under way. It writes the audit lines of what begins and of what fails; who lets the
@@ -145,10 +157,11 @@ impl Logins {
     /// In words for the user.
     pub async fn start(
         &self,
-        device: &str,
+        who: Who<'_>,
         what: &LoginStart,
         now: Wall,
     ) -> Result<LoginStarted, DeviceProblem> {
+        let device = who.device;
         let (way, begun) = match what {
             LoginStart::Browser { provider, port } => {
                 let begun = self.browser(device, provider.as_deref(), *port, now).await;
@@ -166,7 +179,7 @@ impl Logins {
             }
         };
         let outcome = begun.as_ref().map(|_| ());
-        self.write(Action::LoginStart, device, outcome, Some(way), now)
+        self.write(Action::LoginStart, who, outcome, Some(way), now)
             .await;
         begun
     }
@@ -177,15 +190,15 @@ impl Logins {
     /// In words for the user. [`ErrorCode::LoginPending`]: ask again.
     pub async fn finish(
         &self,
-        device: &str,
+        who: Who<'_>,
         what: &LoginFinish,
         now: Wall,
     ) -> Result<Proven, DeviceProblem> {
-        let ended = self.end(device, what, now).await;
+        let ended = self.end(who.device, what, now).await;
         if let Err(problem) = &ended
             && problem.code != ErrorCode::LoginPending
         {
-            self.write(Action::Login, device, Err(problem), None, now)
+            self.write(Action::Login, who, Err(problem), None, now)
                 .await;
         }
         ended
@@ -348,7 +361,7 @@ impl Logins {
     async fn write(
         &self,
         action: Action,
-        device: &str,
+        who: Who<'_>,
         outcome: Result<(), &DeviceProblem>,
         after: Option<serde_json::Value>,
         now: Wall,
@@ -361,13 +374,13 @@ impl Logins {
                 Err(_) => Outcome::Refused,
             },
             actor: Actor::Device {
-                name: device.to_owned(),
-                user: None,
-                from: None,
+                name: who.device.to_owned(),
+                user: who.user.map(str::to_owned),
+                from: who.from,
             },
             object: Object {
                 kind: "device",
-                name: device.to_owned(),
+                name: who.device.to_owned(),
             },
             reason: outcome.err().map(|problem| problem.error.clone()),
             before: None,

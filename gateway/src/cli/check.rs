@@ -6,7 +6,7 @@ use super::{Failure, Where};
 use crate::admin::client::Client;
 use crate::config::Config;
 use crate::plane::{host_config, steering};
-use crate::{export, key_file, policy_watch};
+use crate::{export, key_file, login, policy_watch};
 use clap::Args;
 use ipnet::IpNet;
 use postern_engine::policy::Policy;
@@ -47,6 +47,7 @@ impl Check {
                 findings.extend(policy_findings(&config));
                 findings.extend(file_findings(&config));
                 findings.extend(exporter_findings(&config));
+                findings.extend(login_findings(&config));
                 findings.extend(host_findings(&config, running));
                 findings.extend(worker_findings(&config));
             }
@@ -130,6 +131,13 @@ fn exporter_findings(config: &Config) -> Vec<Finding> {
     export::problems(&config.flow_log)
         .into_iter()
         .map(|problem| found(Severity::Warning, "exporters", problem, ""))
+        .collect()
+}
+
+fn login_findings(config: &Config) -> Vec<Finding> {
+    login::problems(&config.login)
+        .into_iter()
+        .map(|problem| found(Severity::Warning, "login", problem, ""))
         .collect()
 }
 

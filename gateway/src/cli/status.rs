@@ -123,6 +123,9 @@ fn show(status: &Status) -> Result<(), Failure> {
     for error in &status.config_errors {
         output::say(format_args!("\ngateway.yaml on disk is refused: {error}"))?;
     }
+    for error in &status.login_errors {
+        output::say(format_args!("\n{error}"))?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use super::Control;
 use super::device::{actor, unavailable};
 use crate::audit::{Action, AuditEvent, Object, Outcome};
 use crate::device_api::DeviceProblem;
-use crate::login::Proven;
+use crate::login::{Proven, Who};
 use crate::store::{Device, Kind, NewSession, Session, StoreError};
 use crate::worker_api::DeviceRecord;
 use postern_io::clock::Clock;
@@ -31,10 +31,13 @@ impl Control {
     pub async fn start_login(
         &self,
         name: &str,
+        outer: Option<SocketAddr>,
         start: &LoginStart,
     ) -> Result<LoginStarted, DeviceProblem> {
-        self.for_people(&self.store.device(name).await?).await?;
-        self.logins.start(name, start, Clock::now().wall).await
+        let device = self.store.device(name).await?;
+        self.for_people(&device).await?;
+        let who = who(&device, outer);
+        self.logins.start(who, start, Clock::now().wall).await
     }
 
     /// Finishes it: who is it, and may they?
@@ -47,7 +50,9 @@ impl Control {
         outer: Option<SocketAddr>,
         finish: &LoginFinish,
     ) -> Result<DeviceStatus, DeviceProblem> {
-        let proven = self.logins.finish(name, finish, Clock::now().wall).await?;
+        let device = self.store.device(name).await?;
+        let who = who(&device, outer);
+        let proven = self.logins.finish(who, finish, Clock::now().wall).await?;
         self.log_in(name, outer, proven).await
     }
 
@@ -183,6 +188,14 @@ impl Control {
             "this device is a machine, and machines have no user",
             "ask the admin for an invitation of your own",
         ))
+    }
+}
+
+fn who(device: &Device, outer: Option<SocketAddr>) -> Who<'_> {
+    Who {
+        device: &device.record.name,
+        user: device.record.user.as_deref(),
+        from: outer,
     }
 }
 

@@ -25,6 +25,15 @@ mod oidc;
 const NOW: Wall = Wall(1_795_323_643_000_000_000);
 const NOW_S: u64 = NOW.0 / 1_000_000_000;
 
+/// A device of which nothing more is known.
+fn by(device: &str) -> Who<'_> {
+    Who {
+        device,
+        user: None,
+        from: None,
+    }
+}
+
 /// Seconds later.
 fn later(seconds: u64) -> Wall {
     after(NOW, Duration::from_secs(seconds))

@@ -26,12 +26,16 @@ async fn the_answer_does_not_say_who_may_log_in() {
     let logins = logins(SECTION);
     let mut said = Vec::new();
     for address in ["ana@example.com", "eve@example.org"] {
-        let started = logins.start("laptop", &ask(address), NOW).await;
+        let started = logins.start(by("laptop"), &ask(address), NOW).await;
         let mut started = started.expect("begun");
         let mut errors = Vec::new();
         for attempt in 0..4 {
             let ended = logins
-                .finish("laptop", &answer(&started.id, "nonsense"), later(attempt))
+                .finish(
+                    by("laptop"),
+                    &answer(&started.id, "nonsense"),
+                    later(attempt),
+                )
                 .await;
             errors.push(ended.expect_err("wrong"));
         }
@@ -57,7 +61,7 @@ async fn an_address_that_may_not_log_in_has_no_right_code() {
         let begun = logins.0.begin_email("laptop", address, allowed, NOW);
         let (started, letter) = begun.expect("begun");
         let ended = logins
-            .finish("laptop", &answer(&started.id, &letter.code), NOW)
+            .finish(by("laptop"), &answer(&started.id, &letter.code), NOW)
             .await;
         assert_eq!(ended.is_ok(), fits);
         if let Ok(proven) = ended {
@@ -72,21 +76,29 @@ async fn an_address_that_may_not_log_in_has_no_right_code() {
 async fn one_device_gets_five_codes_an_hour_and_no_address_shows_that_it_got_some() {
     let logins = logins(SECTION);
     for _ in 0..5 {
-        let started = logins.start("laptop", &ask("ana@example.com"), NOW).await;
+        let started = logins
+            .start(by("laptop"), &ask("ana@example.com"), NOW)
+            .await;
         started.expect("begun");
     }
-    let error = logins.start("laptop", &ask("ana@example.com"), NOW).await;
+    let error = logins
+        .start(by("laptop"), &ask("ana@example.com"), NOW)
+        .await;
     assert_eq!(error.expect_err("sixth").code, ErrorCode::TooMany);
     // Another device sees the same as for any address.
-    let used = logins.start("other", &ask("ana@example.com"), NOW).await;
-    let fresh = logins.start("other", &ask("bob@example.com"), NOW).await;
+    let used = logins
+        .start(by("other"), &ask("ana@example.com"), NOW)
+        .await;
+    let fresh = logins
+        .start(by("other"), &ask("bob@example.com"), NOW)
+        .await;
     let shape = |started: Result<LoginStarted, _>| LoginStarted {
         id: String::new(),
         ..started.expect("begun")
     };
     assert_eq!(shape(used), shape(fresh));
     let again = ask("ana@example.com");
-    let again = logins.start("laptop", &again, later(3600)).await;
+    let again = logins.start(by("laptop"), &again, later(3600)).await;
     again.expect("an hour later");
 }
 
@@ -94,11 +106,11 @@ async fn one_device_gets_five_codes_an_hour_and_no_address_shows_that_it_got_som
 async fn what_is_no_address_is_refused_before_anything_is_begun() {
     let logins = logins(SECTION);
     for bad in ["ana", "ana@example.com\r\nRCPT TO:<eve@example.org>", ""] {
-        let error = logins.start("laptop", &ask(bad), NOW).await;
+        let error = logins.start(by("laptop"), &ask(bad), NOW).await;
         assert_eq!(error.expect_err(bad).code, ErrorCode::BadRequest);
     }
     let none = super::logins("  {}\n");
-    let error = none.start("laptop", &ask("ana@example.com"), NOW).await;
+    let error = none.start(by("laptop"), &ask("ana@example.com"), NOW).await;
     assert_eq!(error.expect_err("none").code, ErrorCode::BadRequest);
     assert_eq!(none.methods(), []);
 }
@@ -121,7 +133,7 @@ async fn who_may_log_in_is_asked_again_at_the_end() {
     write("bob@example.com");
     live.reload();
     let ended = logins
-        .finish("laptop", &answer(&started.id, &letter.code), NOW)
+        .finish(by("laptop"), &answer(&started.id, &letter.code), NOW)
         .await;
     assert_eq!(ended.expect_err("not any more").code, ErrorCode::WrongCode);
 }

@@ -22,7 +22,7 @@ async fn begin(logins: &Logins, device: &str, now: Wall) -> Begun {
         provider: None,
         port: PORT,
     };
-    let started = logins.start(device, &start, now).await.expect("begun");
+    let started = logins.start(by(device), &start, now).await.expect("begun");
     let url: Url = started.url.expect("a url").parse().expect("url");
     let pairs = url.query_pairs();
     Begun {
@@ -53,7 +53,7 @@ async fn log_in(
     change(&mut claims);
     let token = issuer.sign(&claims);
     issuer.says().token = Some(token);
-    logins.finish("laptop", &begun.finish(), NOW).await
+    logins.finish(by("laptop"), &begun.finish(), NOW).await
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_browser_login_proves_a_user() {
     claims["auth_time"] = json!(NOW_S - 30);
     let token = issuer.sign(&claims);
     issuer.says().token = Some(token);
-    let proven = logins.finish("laptop", &begun.finish(), NOW).await;
+    let proven = logins.finish(by("laptop"), &begun.finish(), NOW).await;
     let expected = Proven {
         user: "ana@example.com".into(),
         issuer: issuer.url.clone(),
@@ -165,7 +165,7 @@ async fn nobody_signs_with_what_everybody_knows() {
             _ => vec![7; 64],
         });
         issuer.says().token = Some(token);
-        let error = logins.finish("laptop", &begun.finish(), NOW).await;
+        let error = logins.finish(by("laptop"), &begun.finish(), NOW).await;
         let error = error.expect_err(what);
         assert_eq!(error.code, ErrorCode::LoginRefused, "{what}: {error}");
     }
@@ -186,7 +186,7 @@ async fn hmac_is_refused_even_from_a_client_with_a_secret() {
         key.sign(&Alg::HmacSha256, message).expect("signed")
     });
     issuer.says().token = Some(token);
-    let error = logins.finish("laptop", &begun.finish(), NOW).await;
+    let error = logins.finish(by("laptop"), &begun.finish(), NOW).await;
     let error = error.expect_err("HMAC");
     assert_eq!(error.code, ErrorCode::LoginRefused);
     assert!(!format!("{error}{logins:?}").contains("hunter2"));
@@ -200,10 +200,15 @@ async fn a_login_is_ended_once_by_its_device_with_its_state() {
     let token = issuer.sign(&issuer.claims(&begun.asks["nonce"]));
     issuer.says().token = Some(token);
 
-    let other = logins.finish("phone", &begun.finish(), NOW).await;
+    let other = logins.finish(by("phone"), &begun.finish(), NOW).await;
     assert_eq!(other.expect_err("not its").code, ErrorCode::LoginExpired);
-    assert!(logins.finish("laptop", &begun.finish(), NOW).await.is_ok());
-    let again = logins.finish("laptop", &begun.finish(), NOW).await;
+    assert!(
+        logins
+            .finish(by("laptop"), &begun.finish(), NOW)
+            .await
+            .is_ok()
+    );
+    let again = logins.finish(by("laptop"), &begun.finish(), NOW).await;
     assert_eq!(again.expect_err("replayed").code, ErrorCode::LoginExpired);
     assert_eq!(issuer.says().asked.len(), 1, "the code was shown once");
 
@@ -213,13 +218,15 @@ async fn a_login_is_ended_once_by_its_device_with_its_state() {
             state,
             ..begun.finish()
         };
-        let error = logins.finish("laptop", &finish, NOW).await;
+        let error = logins.finish(by("laptop"), &finish, NOW).await;
         assert_eq!(error.expect_err("state").code, ErrorCode::LoginRefused);
-        let error = logins.finish("laptop", &begun.finish(), NOW).await;
+        let error = logins.finish(by("laptop"), &begun.finish(), NOW).await;
         assert_eq!(error.expect_err("one try").code, ErrorCode::LoginExpired);
     }
     let begun = begin(&logins, "laptop", NOW).await;
-    let late = logins.finish("laptop", &begun.finish(), later(600)).await;
+    let late = logins
+        .finish(by("laptop"), &begun.finish(), later(600))
+        .await;
     assert_eq!(late.expect_err("late").code, ErrorCode::LoginExpired);
     assert_eq!(issuer.says().asked.len(), 1, "no other code was shown");
 }
@@ -243,7 +250,7 @@ async fn a_code_is_shown_to_the_issuer_that_gave_it() {
             ..begun.finish()
         };
         let asked = issuer.says().asked.len();
-        let ended = logins.finish("laptop", &finish, NOW).await;
+        let ended = logins.finish(by("laptop"), &finish, NOW).await;
         assert_eq!(ended.is_ok(), fits, "{iss:?}: {ended:?}");
         assert_eq!(issuer.says().asked.len() - asked, usize::from(fits));
     }
@@ -251,7 +258,7 @@ async fn a_code_is_shown_to_the_issuer_that_gave_it() {
     issuer.says().more = json!({"authorization_response_iss_parameter_supported": true});
     let logins = corp(&issuer, "");
     let begun = begin(&logins, "laptop", NOW).await;
-    let error = logins.finish("laptop", &begun.finish(), NOW).await;
+    let error = logins.finish(by("laptop"), &begun.finish(), NOW).await;
     assert_eq!(error.expect_err("no iss").code, ErrorCode::LoginRefused);
 }
 
@@ -271,7 +278,7 @@ async fn keys_rotate_and_are_not_fetched_at_will() {
     let begun = begin(&logins, "laptop", now).await;
     let token = issuer.sign(&issuer.claims(&begun.asks["nonce"]));
     issuer.says().token = Some(token);
-    let ended = logins.finish("laptop", &begun.finish(), now).await;
+    let ended = logins.finish(by("laptop"), &begun.finish(), now).await;
     ended.expect("the new key");
     assert_eq!(issuer.says().key_fetches, 2);
     assert_eq!(issuer.says().discoveries, 1);
@@ -299,18 +306,18 @@ async fn an_issuer_that_is_down_is_asked_again_when_it_is_needed() {
     for (at, (word, answer)) in answers.into_iter().enumerate() {
         issuer.says().instead = Some(answer);
         let now = later(10 * at as u64);
-        let error = logins.start("laptop", &start, now).await;
+        let error = logins.start(by("laptop"), &start, now).await;
         let error = error.expect_err(word);
         assert_eq!(error.code, ErrorCode::Unavailable);
         assert!(error.error.contains(word), "{word}: {error}");
         assert!(logins.problems()[0].contains("login by corp"), "said");
         let asked = issuer.says().discoveries;
-        let again = logins.start("laptop", &start, now).await;
+        let again = logins.start(by("laptop"), &start, now).await;
         assert_eq!(again.expect_err("still").code, ErrorCode::Unavailable);
         assert_eq!(issuer.says().discoveries, asked, "and not hammered");
     }
     issuer.says().instead = None;
-    assert!(logins.start("laptop", &start, later(60)).await.is_ok());
+    assert!(logins.start(by("laptop"), &start, later(60)).await.is_ok());
     assert_eq!(logins.problems(), Vec::<String>::new());
 }
 
@@ -327,7 +334,7 @@ async fn an_issuer_says_its_own_name_and_sends_users_to_web_pages() {
         ("authorization_endpoint", "file:///etc/passwd"),
     ] {
         issuer.says().more = json!({claim: value});
-        let error = corp(&issuer, "").start("laptop", &start, NOW).await;
+        let error = corp(&issuer, "").start(by("laptop"), &start, NOW).await;
         let error = error.expect_err(value);
         assert_eq!(error.code, ErrorCode::Unavailable, "{value}: {error}");
     }
@@ -344,20 +351,20 @@ async fn the_token_endpoint_is_not_followed_and_not_read_without_end() {
         issuer.says().instead = None;
         let begun = begin(&logins, "laptop", NOW).await;
         issuer.says().instead = Some(answer);
-        let error = logins.finish("laptop", &begun.finish(), NOW).await;
+        let error = logins.finish(by("laptop"), &begun.finish(), NOW).await;
         error.expect_err("no token");
     }
     issuer.says().instead = None;
     issuer.says().error = Some((StatusCode::BAD_REQUEST, "invalid_grant"));
     let begun = begin(&logins, "laptop", NOW).await;
-    let error = logins.finish("laptop", &begun.finish(), NOW).await;
+    let error = logins.finish(by("laptop"), &begun.finish(), NOW).await;
     let error = error.expect_err("replayed code");
     assert_eq!(error.code, ErrorCode::LoginRefused);
     assert!(error.error.contains("invalid_grant"), "{error}");
     issuer.says().error = None;
     issuer.says().token = None;
     let begun = begin(&logins, "laptop", NOW).await;
-    let error = logins.finish("laptop", &begun.finish(), NOW).await;
+    let error = logins.finish(by("laptop"), &begun.finish(), NOW).await;
     assert!(error.expect_err("none").error.contains("no ID token"));
 }
 
@@ -432,7 +439,7 @@ async fn a_device_code_is_asked_about_at_the_provider_s_pace() {
     let issuer = Issuer::start().await;
     let logins = corp(&issuer, "");
     let start = LoginStart::DeviceCode { provider: None };
-    let started = logins.start("box", &start, NOW).await.expect("begun");
+    let started = logins.start(by("box"), &start, NOW).await.expect("begun");
     assert_eq!(started.user_code.as_deref(), Some("WDJB-MJHT"));
     assert_eq!(started.url, Some(format!("{}/activate", issuer.url)));
     assert_eq!((started.interval, started.expires_in), (Some(5), 300));
@@ -454,7 +461,7 @@ async fn a_device_code_is_asked_about_at_the_provider_s_pace() {
     ];
     for (at, error, asks) in steps {
         issuer.says().error = error.map(|error| (StatusCode::BAD_REQUEST, error));
-        let ended = logins.finish("box", &finish, later(at)).await;
+        let ended = logins.finish(by("box"), &finish, later(at)).await;
         assert_eq!(ended.expect_err("early").code, ErrorCode::LoginPending);
         asked += asks;
         assert_eq!(issuer.says().asked.len(), asked, "at {at} s");
@@ -464,26 +471,26 @@ async fn a_device_code_is_asked_about_at_the_provider_s_pace() {
     claims.as_object_mut().expect("a map").remove("nonce");
     let token = issuer.sign(&claims);
     issuer.says().token = Some(token);
-    let other = logins.finish("other", &finish, later(30)).await;
+    let other = logins.finish(by("other"), &finish, later(30)).await;
     assert_eq!(other.expect_err("not its").code, ErrorCode::LoginExpired);
-    let proven = logins.finish("box", &finish, later(30)).await;
+    let proven = logins.finish(by("box"), &finish, later(30)).await;
     assert_eq!(proven.expect("proven").user, "ana@example.com");
     assert_eq!(issuer.says().asked[0]["device_code"], "secret-code");
-    let again = logins.finish("box", &finish, later(60)).await;
+    let again = logins.finish(by("box"), &finish, later(60)).await;
     assert_eq!(again.expect_err("once").code, ErrorCode::LoginExpired);
 
     for error in ["access_denied", "expired_token"] {
-        let started = logins.start("box", &start, NOW).await.expect("begun");
+        let started = logins.start(by("box"), &start, NOW).await.expect("begun");
         let finish = LoginFinish {
             id: started.id,
             ..finish.clone()
         };
         issuer.says().error = Some((StatusCode::BAD_REQUEST, error));
-        let ended = logins.finish("box", &finish, NOW).await;
+        let ended = logins.finish(by("box"), &finish, NOW).await;
         let ended = ended.expect_err(error);
         assert_eq!(ended.code, ErrorCode::LoginRefused);
         assert!(ended.error.contains(error), "{ended}");
-        let ended = logins.finish("box", &finish, later(30)).await;
+        let ended = logins.finish(by("box"), &finish, later(30)).await;
         assert_eq!(ended.expect_err("over").code, ErrorCode::LoginExpired);
     }
 }
@@ -495,7 +502,10 @@ async fn a_provider_without_device_codes_says_so() {
     let logins = corp(&issuer, "");
     assert!(logins.methods()[0].device_code, "not known yet");
     let start = LoginStart::DeviceCode { provider: None };
-    let error = logins.start("box", &start, NOW).await.expect_err("none");
+    let error = logins
+        .start(by("box"), &start, NOW)
+        .await
+        .expect_err("none");
     assert_eq!(error.code, ErrorCode::BadRequest);
     assert!(!logins.methods()[0].device_code);
 }
@@ -512,12 +522,12 @@ async fn two_providers_must_be_told_apart() {
         port: PORT,
     };
     for name in [None, Some("three"), Some("email")] {
-        let error = logins.start("laptop", &start(name), NOW).await;
+        let error = logins.start(by("laptop"), &start(name), NOW).await;
         let error = error.expect_err("which");
         assert_eq!(error.code, ErrorCode::BadRequest);
         assert!(error.help.contains("one, two"), "{error}");
     }
-    let started = logins.start("laptop", &start(Some("two")), NOW).await;
+    let started = logins.start(by("laptop"), &start(Some("two")), NOW).await;
     let url = started.expect("begun").url.expect("a url");
     assert!(url.starts_with(&two.url), "{url}");
     let names: Vec<_> = logins.methods().into_iter().map(|m| m.name).collect();
@@ -546,7 +556,7 @@ async fn a_provider_that_is_taken_out_of_the_file_is_believed_no_more() {
 
     write("");
     live.reload();
-    let error = logins.finish("laptop", &begun.finish(), NOW).await;
+    let error = logins.finish(by("laptop"), &begun.finish(), NOW).await;
     assert_eq!(error.expect_err("gone").code, ErrorCode::LoginExpired);
     assert_eq!(issuer.says().asked.len(), 0);
     assert_eq!(logins.methods(), []);
