@@ -223,8 +223,15 @@ impl DataWorker {
                 let cut = self.gateway.update_device(device, changed, out, now);
                 let _ = done.send(Cut { flows: cut.flows });
             }
-            WorkerCommand::RotateDevice { done, .. } => {
-                let _ = done.send(Err("not built yet".to_owned()));
+            WorkerCommand::RotateDevice {
+                key,
+                next,
+                preshared_key,
+                done,
+            } => {
+                let preshared = preshared_key.as_ref();
+                let accepted = self.gateway.rotate_device(&key, next, preshared);
+                let _ = done.send(accepted);
             }
             WorkerCommand::Tell { key, message } => self.gateway.tell(&key, &message, out, now),
             WorkerCommand::SetPolicy {

@@ -38,6 +38,8 @@ reasons! {
     UnknownIndex = "unknown-index",
     /// A handshake that does not decrypt, is replayed, or was not asked for.
     BadHandshake = "bad-handshake",
+    /// A throw-away key that lives elsewhere: two ends never share one.
+    KeyBusy = "key-busy",
     /// A counter seen before, or too far behind the newest (RFC 6479).
     Replayed = "replayed",
     /// A data message whose tag does not verify.

@@ -32,6 +32,8 @@ pub const MAX_PEERS: usize = 65_536;
 const REST: usize = 1024;
 /// Between two calls of ours, when many are wanted: a quarter of a core for a thousand a second.
 pub const CALL_PAUSE: Duration = Duration::from_millis(1);
+/// A peer that may be in one place only is there for so long after it was heard.
+pub const BUSY: Duration = Duration::from_secs(10);
 /// So many calls go out without a pause.
 pub const CALL_BURST: u32 = 32;
 
@@ -180,6 +182,8 @@ impl Peers {
             tunnel,
             endpoint,
             ecn_mode: ecn::Mode::default(),
+            one_place: false,
+            heard: None,
             armed: Mono::NEVER,
         };
         match self.slots.get_mut(slot) {
@@ -367,6 +371,14 @@ impl Peers {
         if let Some(peer) = self.peer_mut(id) {
             peer.tunnel.adjust(keepalive, mtu, now);
             self.settle(id, out, now);
+        }
+    }
+
+    /// From now on the peer cannot be in two places: while it is heard from one endpoint, and for
+    /// [`BUSY`] after, datagrams from any other meet silence ([`DropReason::KeyBusy`]).
+    pub fn keep_to_one_place(&mut self, id: PeerId) {
+        if let Some(peer) = self.peer_mut(id) {
+            peer.one_place = true;
         }
     }
 

@@ -193,6 +193,25 @@ impl Denials {
         Noted::First(first)
     }
 
+    /// Gives all windows of one device to another that has none.
+    pub fn give(&mut self, from: PeerId, to: PeerId) {
+        let keys: Vec<Key> = self
+            .open
+            .keys()
+            .filter(|key| key.peer == from)
+            .copied()
+            .collect();
+        for key in keys {
+            if let Some(mut window) = self.open.remove(&key) {
+                window.attempt.peer = to;
+                self.open.insert(Key { peer: to, ..key }, window);
+            }
+        }
+        if let Some(windows) = self.by_peer.remove(&from) {
+            self.by_peer.insert(to, windows);
+        }
+    }
+
     /// Closes the windows whose time is over; `write` gets those with something unwritten.
     pub fn close(&mut self, now: Mono, mut write: impl FnMut(Window)) {
         if self.next.is_none_or(|next| next > now) {

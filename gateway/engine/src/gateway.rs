@@ -10,6 +10,7 @@
 //! | `gateway/judge.rs` | a verdict for a new flow; refusals and their answers |
 //! | `gateway/rejudge.rs` | facts changed: live flows are judged again and cut |
 //! | `gateway/due.rs` | facts that end by themselves: their moments |
+//! | `gateway/rotation.rs` | a device's next key, until it is the device's |
 //! | `gateway/log.rs` | records and their numbers |
 //!
 //! Every command and every packet comes with the time and with an [`Outbox`]; nothing is kept
@@ -23,6 +24,7 @@ mod path_mtu;
 mod rejudge;
 mod road_back;
 mod road_in;
+mod rotation;
 
 pub use control_road::{CONTROL_QUEUE, ControlPacket};
 pub use rejudge::Cut;
@@ -65,6 +67,13 @@ pub struct Gateway {
     due: BTreeSet<(Wall, PeerId)>,
     /// Both clocks, when the next of those was last compared with them.
     clocks: Now,
+    /// Keys that are not used yet, and whose they will be.
+    next: BTreeMap<PeerId, PeerId>,
+    /// The last key that each device had before its own: whoever has not heard of the change may
+    /// still name the device by it. It decrypts nothing.
+    former: BTreeMap<PublicKey, PeerId>,
+    /// Keys that came into use, for [`Gateway::take_rotated`].
+    rotated: Vec<(PublicKey, PublicKey)>,
     /// Cut flows whose device had no session, and is being asked for one: each flow once.
     untold: BTreeMap<PeerId, Vec<Slot>>,
     /// Until then, segments without a flow may resume one: the gateway was restarted under them.
@@ -105,6 +114,9 @@ impl Gateway {
             sweep: None,
             due: BTreeSet::new(),
             clocks: now,
+            next: BTreeMap::new(),
+            former: BTreeMap::new(),
+            rotated: Vec::new(),
             untold: BTreeMap::new(),
             resume_until: now.mono + TCP_IDLE,
             log_writable: true,
@@ -134,12 +146,12 @@ impl Gateway {
         out: &mut impl Outbox,
         now: Now,
     ) -> Result<PeerId, AddError> {
-        let tunnel = Tunnel {
-            mtu: self.settings.mtu,
-            psk: preshared.cloned(),
-            keepalive: None,
-        };
-        let peer = self.peers.add(device.key, &tunnel, endpoint)?;
+        let peer = self
+            .peers
+            .add(device.key, &self.tunnel(preshared), endpoint)?;
+        if device.standing.guest {
+            self.peers.keep_to_one_place(peer);
+        }
         self.devices.add(peer, device, now.wall);
         self.watch(peer, now);
         if endpoint.is_some() {
@@ -162,8 +174,11 @@ impl Gateway {
         self.forget_flows_of(peer);
         self.untold.remove(&peer);
         self.peers.remove(peer);
-        if let Some(due) = self.devices.remove(peer).and_then(|device| device.due) {
-            self.due.remove(&(due, peer));
+        if let Some(device) = self.devices.remove(peer) {
+            if let Some(due) = device.due {
+                self.due.remove(&(due, peer));
+            }
+            self.forget_keys(device.next, device.former);
         }
         Some(cut)
     }
@@ -268,11 +283,20 @@ impl Gateway {
         closed.get(reason.as_str()).copied().unwrap_or(0)
     }
 
-    /// The device that a key belongs to.
+    /// The device that a key belongs to, or did before its present one.
     fn find_device(&self, key: &PublicKey) -> Option<PeerId> {
         self.peers
             .find(key)
             .filter(|peer| self.devices.get(*peer).is_some())
+            .or_else(|| self.former.get(key).copied())
+    }
+
+    fn tunnel(&self, preshared: Option<&PresharedKey>) -> Tunnel {
+        Tunnel {
+            mtu: self.settings.mtu,
+            psk: preshared.cloned(),
+            keepalive: None,
+        }
     }
 
     /// Which of the gateway's shards this is.

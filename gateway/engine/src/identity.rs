@@ -86,6 +86,10 @@ pub struct DeviceState {
     /// When time alone changes a fact about it, as [`Gateway`](crate::gateway::Gateway) watches
     /// it, and for which policy that was found out.
     pub(crate) due: Option<Wall>,
+    /// The key that will replace its own once it is used.
+    pub(crate) next: Option<PeerId>,
+    /// The key that its own replaced last.
+    pub(crate) former: Option<PublicKey>,
     pub(crate) watched_for: Option<u64>,
     index: Option<Place>,
 }
@@ -111,6 +115,8 @@ impl DeviceState {
             control: Rate::default(),
             path_mtu: None,
             due: None,
+            next: None,
+            former: None,
             watched_for: None,
             index: None,
         }
@@ -202,6 +208,17 @@ impl Devices {
             self.by_address.entry(*address).or_insert(peer);
         }
         self.by_peer.insert(peer, DeviceState::new(device, now));
+    }
+
+    /// The device has another peer number from now on, one that no device has.
+    pub(crate) fn give(&mut self, from: PeerId, to: PeerId) -> Option<&mut DeviceState> {
+        let state = self.by_peer.remove(&from)?;
+        for address in &state.device.addresses {
+            if let Some(owner) = self.by_address.get_mut(address).filter(|it| **it == from) {
+                *owner = to;
+            }
+        }
+        Some(self.by_peer.entry(to).or_insert(state))
     }
 
     /// Forgets a device.

@@ -1,6 +1,6 @@
 //! One peer: its tunnel, where it is, and what it is owed.
 
-use super::{Control, Handshakes, Inbound, PeerId};
+use super::{BUSY, Control, Handshakes, Inbound, PeerId};
 use crate::ecn::{self, Ecn};
 use crate::fate::DropReason;
 use crate::keys::PublicKey;
@@ -16,6 +16,10 @@ pub struct Peer {
     pub(super) tunnel: Tunnel,
     pub(super) endpoint: Option<Endpoint>,
     pub(super) ecn_mode: ecn::Mode,
+    /// It is never in two places.
+    pub(super) one_place: bool,
+    /// When something that it alone can have sent came.
+    pub(super) heard: Option<Mono>,
     /// When its entry in the set of deadlines fires.
     pub(super) armed: Mono,
 }
@@ -74,9 +78,13 @@ impl Peer {
         now: Now,
     ) -> Inbound {
         let peer = self.id;
+        if self.is_elsewhere(from, now) {
+            return self.busy();
+        }
         let slot = out.packet();
         match self.tunnel.open(datagram, slot, now) {
             Opened::Packet { len, newest } => {
+                self.heard = Some(now.mono);
                 let roamed = newest && self.moved(from);
                 // Only now: a mark on what anybody could have sent means nothing.
                 match ecn::pass_on(slot.get_mut(..len).unwrap_or_default(), outer) {
@@ -88,6 +96,7 @@ impl Peer {
                 }
             }
             Opened::Keepalive { newest } => {
+                self.heard = Some(now.mono);
                 let roamed = newest && self.moved(from);
                 Inbound::Control {
                     what: Control::Keepalive,
@@ -115,6 +124,9 @@ impl Peer {
         out: &mut O,
         now: Now,
     ) -> Inbound {
+        if self.is_elsewhere(from, now) {
+            return self.busy();
+        }
         // Nothing in a cookie proves who sent it: the repeated initiation goes to the peer.
         let is_cookie = matches!(Message::parse(datagram), Some(Message::Cookie { .. }));
         let to = if is_cookie {
@@ -150,6 +162,19 @@ impl Peer {
             what,
             peer: Some(self.id),
             roamed,
+        }
+    }
+
+    fn is_elsewhere(&self, from: Endpoint, now: Now) -> bool {
+        let lives = self.heard.is_some_and(|heard| now.mono - heard < BUSY);
+        let there = |at: Endpoint| at.remote == from.remote;
+        self.one_place && lives && !self.endpoint.is_some_and(there)
+    }
+
+    fn busy(&self) -> Inbound {
+        Inbound::Dropped {
+            reason: DropReason::KeyBusy,
+            peer: Some(self.id),
         }
     }
 

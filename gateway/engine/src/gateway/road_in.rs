@@ -13,7 +13,7 @@ use postern_proto::keys::PublicKey;
 use postern_proto::now::Now;
 use postern_proto::outbox::{Endpoint, Outbox};
 use postern_proto::packet::{PacketView, Quoted, Transport};
-use postern_proto::peers::{Inbound, PeerId};
+use postern_proto::peers::{Control, Inbound, PeerId};
 use postern_proto::reply;
 
 /// What becomes of a proved packet. Decided while the packet is looked at, done afterwards.
@@ -71,12 +71,16 @@ impl Gateway {
     fn take_in(&mut self, inbound: Inbound, out: &mut impl Outbox, now: Now) {
         match inbound {
             Inbound::Packet { peer, len, .. } => {
+                let peer = self.key_in_use(peer, now);
                 self.take_packet(peer, len, out, now);
                 self.tell_untold(peer, out, now);
             }
             // Answers, keepalives and cookies are the tunnel's own affair; it counts them.
-            Inbound::Control { peer, .. } => {
-                if let Some(peer) = peer {
+            Inbound::Control { what, peer, .. } => {
+                if let Some(mut peer) = peer {
+                    if matches!(what, Control::Keepalive | Control::Established) {
+                        peer = self.key_in_use(peer, now);
+                    }
                     self.tell_untold(peer, out, now);
                 }
             }

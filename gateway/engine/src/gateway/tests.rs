@@ -14,6 +14,7 @@ use std::time::Duration;
 mod control_road;
 mod hints;
 mod path_mtu;
+mod rotation;
 mod standing;
 
 const POLICY: &str = "
@@ -149,6 +150,14 @@ impl World {
         self.gateway
             .add_device(device, None, None, &mut Outs::default(), self.now)
             .expect("new");
+        self.another(own, n);
+        self.laptops[laptop].inner = inner;
+        self.connect(laptop);
+        laptop
+    }
+
+    /// A laptop at `198.51.100.n` that has a key and no session.
+    fn another(&mut self, own: PrivateKey, n: u8) -> usize {
         let mut peers = Peers::new(own, 0, 0, u64::from(n));
         let outer: SocketAddr = "203.0.113.1:51820".parse().expect("literal");
         let gateway = PrivateKey::from_random([1; 32]).public();
@@ -159,10 +168,9 @@ impl World {
             peers,
             gateway: id,
             address: format!("198.51.100.{n}:5000").parse().expect("literal"),
-            inner,
+            inner: ip(LAPTOP.0),
         });
-        self.connect(laptop);
-        laptop
+        self.laptops.len() - 1
     }
 
     /// The laptop asks for a key.
@@ -223,6 +231,21 @@ impl World {
             .send(side.gateway, packet, &mut outs, self.now)
             .expect("has a session");
         self.deliver(laptop, outs)
+    }
+
+    /// A packet of a target; what was heard, and by which laptop.
+    fn reply_to(&mut self, packet: &[u8]) -> (Vec<Vec<u8>>, Option<usize>) {
+        let mut outs = Outs::default();
+        let now = self.now;
+        let peer = self
+            .gateway
+            .from_target(packet, 1, packet.len(), &mut outs, now)
+            .expect("allowed");
+        self.gateway
+            .to_device(peer, &mut packet.to_vec(), &mut outs, now);
+        let to = outs.datagrams.first().map(|(to, _)| to.remote);
+        let by = self.laptops.iter().position(|one| Some(one.address) == to);
+        (self.laptops_take(outs, &mut Outs::default()), by)
     }
 
     fn reply(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {

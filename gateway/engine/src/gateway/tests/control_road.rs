@@ -145,3 +145,38 @@ fn nothing_grows_when_a_guest_floods_and_others_are_heard() {
     let last = world.gateway.take_control().last().expect("some");
     assert_eq!(&last.key, world.laptops[1].peers.our_key());
 }
+
+#[test]
+fn two_laptops_never_share_a_throw_away_key() {
+    let mut world = guest();
+    let (api, port) = enrolment();
+    let other = world.another(PrivateKey::from_random([10; 32]), 99);
+    let ask = |world: &mut World, laptop| {
+        world.send(laptop, &tcp(SYN, (GUEST, 4000), (&api, port), 1, 0));
+        let taken: Vec<_> = world.gateway.take_control().collect();
+        taken.into_iter().map(|packet| packet.outer).next()
+    };
+    let [first, second] = [0, other].map(|one| world.laptops[one].address);
+    world.connect(other);
+    assert_eq!(world.drops(DropReason::KeyBusy), 1, "and not answered");
+    assert_eq!(ask(&mut world, 0), Some(first));
+    world.tick(Duration::from_millis(9_999));
+    world.connect(other);
+    assert_eq!(world.drops(DropReason::KeyBusy), 2);
+    // The first has gone: its place is free, and now it is the other that cannot be disturbed.
+    world.tick(Duration::from_secs(6));
+    world.connect(other);
+    assert_eq!(ask(&mut world, other), Some(second));
+    assert_eq!(ask(&mut world, 0), None);
+    assert_eq!(world.drops(DropReason::KeyBusy), 3);
+}
+
+#[test]
+fn a_device_may_be_somewhere_else_at_once() {
+    let mut world = World::new(&["platform"]);
+    let other = world.another(PrivateKey::from_random([10; 32]), 99);
+    world.connect(other);
+    world.send(other, &tcp(SYN, LAPTOP, KUBE, 1, 0));
+    assert_eq!(world.target.len(), 1);
+    assert_eq!(world.drops(DropReason::KeyBusy), 0);
+}

@@ -14,7 +14,7 @@ fn held(held: Held) -> Standing {
 }
 
 /// A login of a minute ago that ends in an hour.
-fn login(world: &World) -> Session {
+pub(super) fn login(world: &World) -> Session {
     Session {
         id: "s1".into(),
         method: "oidc".into(),
@@ -40,15 +40,16 @@ fn with_login(change: impl FnOnce(&mut Session)) -> World {
 }
 
 /// Other facts about a device; what each side hears of it at once.
-fn update(
+pub(super) fn update(
     world: &mut World,
     laptop: usize,
     change: impl FnOnce(&mut Device),
 ) -> (u64, Vec<Vec<u8>>) {
     let key = *world.laptops[laptop].peers.our_key();
-    let peer = world.gateway.peers().find(&key).expect("known");
+    let peer = world.gateway.find_device(&key).expect("known");
     let state = world.gateway.devices().get(peer).expect("known");
     let mut device = state.device.clone();
+    device.key = key;
     change(&mut device);
     let (mut outs, now) = (Outs::default(), world.now);
     world.target.clear();
@@ -59,7 +60,7 @@ fn update(
     (cut.flows, world.laptops_take(outs, &mut Outs::default()))
 }
 
-fn last_closed(world: &mut World) -> (Record, CloseReason, Option<String>) {
+pub(super) fn last_closed(world: &mut World) -> (Record, CloseReason, Option<String>) {
     let record = world.records().pop().expect("a record");
     let Detail::Closed(closed) = &record.detail else {
         panic!("{record:?}")
