@@ -7,7 +7,7 @@ use crate::mischief;
 use crate::net::{Datagram, Outs, carries_packet};
 use crate::packet::{self, ACK, Proto, RST, SYN, Segment};
 use crate::policy::Rules;
-use crate::steps::{Step, Stop};
+use crate::steps::{Change, Step, Stop};
 use crate::target::{HOSTS, stamped};
 use crate::world::{Check, LAPTOPS, World, gateway_address};
 use postern_engine::record::CloseReason;
@@ -152,6 +152,11 @@ impl World {
                 self.busy_until = self.now.mono + Duration::from_millis(u64::from(busy_ms));
                 Ok(())
             }
+            Step::Stand {
+                laptop,
+                change,
+                pick,
+            } => self.stand(which(laptop), change, pick),
             Step::Restart { how } => self.restart(how),
             Step::Kill { nth } => self.kill(usize::from(nth)),
             Step::Wait { ms } => {
@@ -242,6 +247,25 @@ impl World {
             self.watch.must_tell(laptop, key, self.now.mono);
         }
         Ok(())
+    }
+
+    /// Other facts about a device.
+    fn stand(&mut self, n: usize, change: Change, pick: u8) -> Check {
+        let Some(device) = self.model.devices.get(&n) else {
+            return Ok(());
+        };
+        let mut device = device.clone();
+        change.apply(&mut device.subject, pick, self.now.wall);
+        let mut outs = Outs::default();
+        let enrolled = self.enrolled(n, &device);
+        let cut = self
+            .gateway
+            .update_device(enrolled, self.now.mono, &mut outs, self.now);
+        let expect = self.model.update(n, device.subject, self.now);
+        if cut.flows != expect.records.len() as u64 {
+            return Err(format!("{change:?} cut {}, expected {expect:?}", cut.flows));
+        }
+        self.settle(outs, expect, None, "a change of facts")
     }
 
     /// Stops the gateway.

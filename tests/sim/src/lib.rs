@@ -12,7 +12,7 @@
 //! | [`net`] | loss, doubling, delay, order |
 //! | `path` | the sizes that a path carries |
 //! | [`packet`] | packets, made and read apart from the code under test |
-//! | [`policy`], [`model`] | the oracle: rules by a scan, flows by a map |
+//! | [`policy`], [`state`], [`model`] | the oracle: rules by a scan, how devices stand, flows by a map |
 //! | [`check`] | what was seen against what had to be |
 //! | [`shrink`] | the fewest steps that still fail |
 //!
@@ -32,6 +32,7 @@ mod path;
 pub mod policy;
 pub mod shrink;
 pub mod speech;
+pub mod state;
 pub mod steps;
 pub mod target;
 pub mod world;

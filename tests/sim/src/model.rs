@@ -3,13 +3,15 @@
 
 use crate::packet::{Key, Packet, Proto, RST, Segment, Socket, What};
 use crate::policy::Rules;
+use crate::state;
 use postern_engine::policy::Subject;
 use postern_engine::record::{CloseReason, Hints};
 use postern_engine::settings::Limits;
 use postern_proto::fate::DropReason;
-use postern_proto::now::{Mono, Now};
+use postern_proto::now::{Mono, Now, Wall};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 mod hints;
@@ -27,7 +29,7 @@ pub struct Model {
     /// Live flows, and cut ones that are still remembered.
     pub flows: BTreeMap<Key, Flow>,
     /// The policy in force.
-    pub rules: Rules,
+    pub rules: Arc<Rules>,
     /// The gateway's own addresses.
     pub own: Vec<IpAddr>,
     /// Bounds.
@@ -73,6 +75,10 @@ pub struct Flow {
     said: Said,
     last: Mono,
     judged: u64,
+    /// The rule that allows it, and the policy that this rule is of.
+    rule: (String, Arc<Rules>),
+    /// It was judged with a login that lived.
+    logged_in: bool,
 }
 
 /// What must come of one input.
@@ -125,7 +131,7 @@ const RESUME: Duration = Duration::from_secs(7440);
 impl Model {
     /// A gateway that has just started.
     #[must_use]
-    pub fn new(rules: Rules, own: Vec<IpAddr>, limits: Limits, now: Now) -> Self {
+    pub fn new(rules: Arc<Rules>, own: Vec<IpAddr>, limits: Limits, now: Now) -> Self {
         Model {
             devices: BTreeMap::new(),
             flows: BTreeMap::new(),
@@ -145,7 +151,24 @@ impl Model {
     /// A device is enrolled.
     pub fn add(&mut self, laptop: usize, device: Device) {
         self.devices.insert(laptop, device);
-        self.generation += 1;
+    }
+
+    /// Other facts about a device: what it may not keep is cut at once.
+    pub fn update(&mut self, laptop: usize, subject: Subject, now: Now) -> Expect {
+        let mut expect = Expect::default();
+        if let Some(device) = self.devices.get_mut(&laptop) {
+            device.subject = subject;
+        }
+        self.judge_device(laptop, now, &mut expect);
+        expect
+    }
+
+    fn judge_device(&mut self, laptop: usize, now: Now, expect: &mut Expect) {
+        for key in self.live(|_, flow| flow.device == laptop) {
+            if let Some(reason) = self.cause(key, now.wall) {
+                self.cut(key, reason, now, expect);
+            }
+        }
     }
 
     /// A device is revoked.
@@ -180,7 +203,7 @@ impl Model {
 
     /// Another policy.
     pub fn reload(&mut self, rules: Rules) {
-        self.rules = rules;
+        self.rules = Arc::new(rules);
         self.generation += 1;
         self.unswept = true;
     }
@@ -207,10 +230,14 @@ impl Model {
         }
         if std::mem::take(&mut self.unswept) {
             for key in self.live(|_, _| true) {
-                if !self.still_allowed(key) {
-                    self.cut(key, CloseReason::Policy, now, &mut expect);
+                if let Some(reason) = self.not_allowed_now(key, now.wall) {
+                    self.cut(key, reason, now, &mut expect);
                 }
             }
+        }
+        let laptops: Vec<usize> = self.devices.keys().copied().collect();
+        for laptop in laptops {
+            self.judge_device(laptop, now, &mut expect);
         }
         expect
     }
@@ -271,16 +298,18 @@ impl Model {
         self.flows.get(key).is_some_and(|flow| flow.cut.is_none())
     }
 
-    fn obstacle(&self, laptop: usize, key: &Key, half_open: bool) -> Option<DropReason> {
+    fn obstacle(&self, laptop: usize, key: &Key, half_open: bool, now: Now) -> Option<DropReason> {
         let to = key.target.0;
         let in_pool = match to {
             IpAddr::V4(v4) => v4.octets()[..2] == [100, 96],
             IpAddr::V6(v6) => v6.segments()[0] == 0xfd00,
         };
         let subject = &self.devices.get(&laptop)?.subject;
-        if in_pool && !self.own.contains(&to) {
+        if let Some((reason, _)) = state::held(&subject.standing, now.wall) {
+            Some(reason)
+        } else if in_pool && !self.own.contains(&to) {
             Some(DropReason::DeviceToDevice)
-        } else if !self.rules.judge(subject, key).0 {
+        } else if !self.rules.judge(subject, key, now.wall).0 {
             Some(DropReason::Policy)
         } else if !self.log_writable {
             Some(DropReason::LogUnavailable)
@@ -295,18 +324,49 @@ impl Model {
         }
     }
 
-    fn still_allowed(&mut self, key: Key) -> bool {
-        let Some(flow) = self.flows.get_mut(&key) else {
-            return false;
-        };
+    /// A packet of a flow makes the gateway look whether the policy has changed since.
+    fn not_allowed_now(&mut self, key: Key, now: Wall) -> Option<CloseReason> {
+        let flow = self.flows.get(&key)?;
         if flow.judged == self.generation {
-            return true;
+            return None;
         }
+        self.judge_again(key, now)
+    }
+
+    /// As what a flow ends, if the facts about its device no longer allow it.
+    fn cause(&mut self, key: Key, now: Wall) -> Option<CloseReason> {
+        let reason = self.judge_again(key, now)?;
+        let flow = self.flows.get(&key)?;
+        let who = &self.devices.get(&flow.device)?.subject;
+        if reason != CloseReason::Policy {
+            Some(reason)
+        } else if flow.logged_in && state::login(&who.standing, now).is_none() {
+            Some(CloseReason::Session)
+        } else {
+            let (rule, rules) = &flow.rule;
+            rules.lost(rule, who, now).or(Some(reason))
+        }
+    }
+
+    /// As what a flow ends, if the policy no longer allows it.
+    fn judge_again(&mut self, key: Key, now: Wall) -> Option<CloseReason> {
+        let flow = self.flows.get_mut(&key)?;
         let Some(device) = self.devices.get(&flow.device) else {
-            return false;
+            return Some(CloseReason::Revoked);
         };
-        flow.judged = self.generation;
-        self.rules.judge(&device.subject, &key).0
+        let who = &device.subject;
+        if let Some((_, reason)) = state::held(&who.standing, now) {
+            return Some(reason);
+        }
+        let lives = state::login(&who.standing, now).is_some();
+        let (allowed, rule) = self.rules.judge(who, &key, now);
+        if allowed {
+            flow.judged = self.generation;
+            flow.rule = (rule.to_owned(), Arc::clone(&self.rules));
+            flow.logged_in = lives;
+            return None;
+        }
+        Some(CloseReason::Policy)
     }
 
     fn open(
@@ -318,10 +378,11 @@ impl Model {
         now: Now,
         expect: &mut Expect,
     ) {
-        let rule = self
-            .devices
-            .get(&laptop)
-            .map(|device| self.rules.judge(&device.subject, &key).1.to_owned());
+        let subject = self.devices.get(&laptop).map(|device| &device.subject);
+        let judged_by = subject.map(|who| self.rules.judge(who, &key, now.wall).1.to_owned());
+        let rule = judged_by.unwrap_or_default();
+        let login = subject.and_then(|who| state::login(&who.standing, now.wall));
+        let logged_in = login.is_some();
         let judged = self.generation;
         let flow = Flow {
             device: laptop,
@@ -336,13 +397,11 @@ impl Model {
             tcp,
             last: now.mono,
             judged,
+            rule: (rule.clone(), Arc::clone(&self.rules)),
+            logged_in,
         };
         self.flows.insert(key, flow);
-        expect.records.push(Note::Open {
-            key,
-            rule: rule.unwrap_or_default(),
-            resumed,
-        });
+        expect.records.push(Note::Open { key, rule, resumed });
     }
 
     fn close(&mut self, key: Key, reason: CloseReason, expect: &mut Expect) {

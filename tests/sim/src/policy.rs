@@ -3,8 +3,11 @@
 
 use crate::dice::{Dice, Seeded};
 use crate::packet::{Key, Proto};
+use crate::state::{self, CHECKS};
 use ipnet::IpNet;
 use postern_engine::policy::{Policy, Subject};
+use postern_engine::record::CloseReason;
+use postern_proto::now::Wall;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -49,6 +52,10 @@ struct Rule {
     users: Vec<&'static str>,
     groups: Vec<&'static str>,
     devices: Vec<String>,
+    /// All must hold.
+    posture: Vec<&'static str>,
+    /// Seconds; the login must be younger.
+    session_age: Option<u64>,
     /// Empty: anything.
     to: Vec<Place>,
 }
@@ -71,13 +78,15 @@ impl Rules {
                 prefixes: vec!["192.0.2.0/24"],
                 ports: vec!["6443/tcp", "22/tcp", "53/udp", "icmp"],
             }];
-            let (users, groups, devices) = Default::default();
+            let (users, groups, devices, posture) = Default::default();
             rules.rules.push(Rule {
                 name: "rule 0".into(),
                 allow: true,
                 users,
                 groups,
                 devices,
+                posture,
+                session_age: None,
                 to,
             });
         }
@@ -96,13 +105,26 @@ impl Rules {
 
     /// The first rule that matches: whether it allows, and its name.
     #[must_use]
-    pub fn judge(&self, who: &Subject, key: &Key) -> (bool, &str) {
+    pub fn judge(&self, who: &Subject, key: &Key, now: Wall) -> (bool, &str) {
         for rule in &self.rules {
-            if rule.is_for(who) && rule.leads_to(key) {
+            if rule.is_for(who, now) && rule.leads_to(key) {
                 return (rule.allow, &rule.name);
             }
         }
         (false, "default")
+    }
+
+    /// Why a rule that was for `who` is so no longer: the age of the login, posture, or who it is.
+    #[must_use]
+    pub fn lost(&self, rule: &str, who: &Subject, now: Wall) -> Option<CloseReason> {
+        let rule = self.rules.iter().find(|one| one.name == rule)?;
+        if !rule.is_young(who, now) {
+            Some(CloseReason::Session)
+        } else if !rule.is_shown(who, now) {
+            Some(CloseReason::Posture)
+        } else {
+            None
+        }
     }
 
     fn text(&self) -> String {
@@ -117,6 +139,10 @@ impl Rules {
         }
         if text.ends_with("targets:\n") {
             text.truncate("version: 1\n".len());
+        }
+        text.push_str("posture:\n");
+        for (name, check) in CHECKS {
+            let _ = writeln!(text, "  {name}: {check}");
         }
         text.push_str("rules:\n");
         let mut n = 0;
@@ -135,6 +161,8 @@ impl Rules {
                 "devices",
                 &rule.devices.iter().map(String::as_str).collect::<Vec<_>>(),
             );
+            field("posture", &rule.posture);
+            from.extend(rule.session_age.map(|age| format!("session_age: {age}s")));
             let from = if from.is_empty() {
                 "anyone".into()
             } else {
@@ -173,6 +201,11 @@ impl Rule {
             3 => (users, groups) = (some(dice, &USERS), some(dice, &GROUPS)),
             _ => groups = some(dice, &GROUPS),
         }
+        let mut posture = Vec::new();
+        if dice.one_in(4) {
+            posture = some(dice, &CHECKS.map(|(name, _)| name));
+        }
+        let session_age = dice.one_in(4).then(|| [5, 60, 600, 7200][dice.index(4)]);
         let places = if dice.one_in(8) {
             0
         } else {
@@ -190,11 +223,13 @@ impl Rule {
             users,
             groups,
             devices,
+            posture,
+            session_age,
             to,
         }
     }
 
-    fn is_for(&self, who: &Subject) -> bool {
+    fn is_for(&self, who: &Subject, now: Wall) -> bool {
         let user = who.user.as_deref().unwrap_or("");
         (self.users.is_empty() || self.users.contains(&user))
             && (self.groups.is_empty()
@@ -203,6 +238,22 @@ impl Rule {
                     .iter()
                     .any(|group| self.groups.contains(&group.as_str())))
             && (self.devices.is_empty() || self.devices.contains(&who.device))
+            && self.is_shown(who, now)
+            && self.is_young(who, now)
+    }
+
+    fn is_shown(&self, who: &Subject, now: Wall) -> bool {
+        let standing = &who.standing;
+        self.posture
+            .iter()
+            .all(|check| state::shows(check, standing, now))
+    }
+
+    fn is_young(&self, who: &Subject, now: Wall) -> bool {
+        self.session_age.is_none_or(|age| {
+            state::login(&who.standing, now)
+                .is_some_and(|since| now.0 - since.0 < age * 1_000_000_000)
+        })
     }
 
     fn leads_to(&self, key: &Key) -> bool {
@@ -242,7 +293,7 @@ fn names(ports: &str, key: &Key) -> bool {
 
 /// Who the laptop with this number belongs to.
 #[must_use]
-pub fn subject(laptop: usize, seed: u64) -> Subject {
+pub fn subject(laptop: usize, seed: u64, now: Wall) -> Subject {
     let mut dice = Seeded::new(seed ^ (laptop as u64) << 32);
     let mut groups: Vec<String> = GROUPS[..3]
         .iter()
@@ -254,6 +305,6 @@ pub fn subject(laptop: usize, seed: u64) -> Subject {
         user: (laptop != 3).then(|| USERS[laptop % 3].to_owned()),
         groups,
         device: format!("laptop{laptop}"),
-        standing: Default::default(),
+        standing: state::first(dice.bits(), now),
     }
 }

@@ -111,6 +111,15 @@ pub enum Step {
         /// Which laptop.
         laptop: u8,
     },
+    /// A device stands differently: it is held or released, logs in or out, reports, is spoken of.
+    Stand {
+        /// Which laptop.
+        laptop: u8,
+        /// What changes.
+        change: Change,
+        /// To what.
+        pick: u8,
+    },
     /// Another policy. For a while the gateway is too busy to sweep.
     Reload {
         /// Which policy.
@@ -183,6 +192,40 @@ pub enum Step {
         count: u8,
     },
 }
+
+/// What of a device changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It reaches nothing: not approved, not logged in, or its user is disabled.
+    Hold,
+    /// No longer.
+    Release,
+    /// Its user logs in.
+    Login,
+    /// Its login ends.
+    Logout,
+    /// It needs a login, or no longer.
+    Require,
+    /// It reports.
+    Report,
+    /// An admin says something of it, or no longer.
+    Attribute,
+    /// Its groups.
+    Groups,
+}
+
+const CHANGES: [Change; 10] = [
+    Change::Hold,
+    Change::Release,
+    Change::Release,
+    Change::Login,
+    Change::Login,
+    Change::Logout,
+    Change::Require,
+    Change::Report,
+    Change::Attribute,
+    Change::Groups,
+];
 
 /// How a gateway stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +304,7 @@ pub fn draw(count: usize, dice: &mut impl Dice) -> Vec<Step> {
 fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
     let laptop = dice.small(4);
     let host = dice.small(6);
-    match dice.roll(103) {
+    match dice.roll(113) {
         0..=15 => Step::Connect {
             laptop,
             host,
@@ -357,6 +400,11 @@ fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
             roam: dice.one_in(2),
         },
         101 => Step::Work { laptop },
+        103.. => Step::Stand {
+            laptop,
+            change: CHANGES[dice.index(CHANGES.len())],
+            pick: dice.byte(),
+        },
         _ => Step::Scan {
             laptop,
             count: dice.byte(),

@@ -97,7 +97,7 @@ impl World {
         let key = PrivateKey::from_random(dice.key());
         let (rules, policy) = Rules::draw(dice.roll(256))?;
         let policy = Arc::new(policy);
-        let model = Model::new(rules, own(), LIMITS, now);
+        let model = Model::new(Arc::new(rules), own(), LIMITS, now);
         let settings = gateway::settings(1, dice.bits());
         let worker = settings.shard;
         let gateway = Gateway::new(settings, &key, Arc::clone(&policy), now);
@@ -394,7 +394,7 @@ impl World {
         let worker = settings.shard;
         self.gateway = Gateway::new(settings, &self.key, Arc::clone(&self.policy), self.now);
         let devices = std::mem::take(&mut self.model.devices);
-        self.model = Model::new(self.model.rules.clone(), own(), LIMITS, self.now);
+        self.model = Model::new(Arc::clone(&self.model.rules), own(), LIMITS, self.now);
         self.watch.restarted(worker);
         self.busy_until = Mono(0);
         for (n, endpoint) in endpoints {
@@ -422,7 +422,7 @@ impl World {
         self.laptops[n] = fresh;
         let device = Device {
             addresses: self.laptops[n].addresses.clone(),
-            subject: subject(n, self.seed),
+            subject: subject(n, self.seed, self.now.wall),
         };
         self.add_device(n, device, None)?;
         let sent = self.laptops[n].connect(gateway_address(), self.now)?;
@@ -431,20 +431,25 @@ impl World {
     }
 
     fn add_device(&mut self, n: usize, device: Device, endpoint: Option<Endpoint>) -> Check {
-        let enrolled = postern_engine::identity::Device {
-            name: device.subject.device.clone(),
-            user: device.subject.user.clone(),
-            groups: device.subject.groups.clone(),
-            key: self.laptops[n].public,
-            addresses: device.addresses.clone(),
-            standing: Default::default(),
-        };
+        let enrolled = self.enrolled(n, &device);
         let mut outs = Outs::default();
         self.gateway
             .add_device(enrolled, None, endpoint, &mut outs, self.now)
             .map_err(|error| error.to_string())?;
         self.model.add(n, device);
         self.settle(outs, Default::default(), None, "adding a device")
+    }
+
+    /// A device as the store knows it.
+    pub(crate) fn enrolled(&self, n: usize, device: &Device) -> postern_engine::identity::Device {
+        postern_engine::identity::Device {
+            name: device.subject.device.clone(),
+            user: device.subject.user.clone(),
+            groups: device.subject.groups.clone(),
+            key: self.laptops[n].public,
+            addresses: device.addresses.clone(),
+            standing: device.subject.standing.clone(),
+        }
     }
 
     fn at(&mut self, at: Mono, event: Event) {

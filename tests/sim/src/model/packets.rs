@@ -46,8 +46,8 @@ impl Model {
                 if !about_it || !self.is_live(&key) {
                     return expect.drop(DropReason::OtherIcmp);
                 }
-                if !self.still_allowed(key) {
-                    self.cut(key, CloseReason::Policy, now, &mut expect);
+                if let Some(reason) = self.not_allowed_now(key, now.wall) {
+                    self.cut(key, reason, now, &mut expect);
                     return expect.drop(DropReason::Policy);
                 }
                 self.count(key, packet, true, 1, now);
@@ -76,8 +76,8 @@ impl Model {
             self.close(key, CloseReason::Fin, &mut expect);
             return self.new_flow(laptop, key, packet, segment, now, expect);
         }
-        if !self.still_allowed(key) {
-            self.cut(key, CloseReason::Policy, now, &mut expect);
+        if let Some(reason) = self.not_allowed_now(key, now.wall) {
+            self.cut(key, reason, now, &mut expect);
             expect.answer(laptop, key, segment);
             return expect.drop(DropReason::Policy);
         }
@@ -103,7 +103,8 @@ impl Model {
             expect.answer(laptop, key, segment);
             return expect.drop(DropReason::NoFlow);
         }
-        let obstacle = self.obstacle(laptop, &key, segment.is_some_and(|segment| segment.opens()));
+        let opens = segment.is_some_and(|segment| segment.opens());
+        let obstacle = self.obstacle(laptop, &key, opens, now);
         if let Some(reason) = obstacle {
             let reason = if resumes && reason == DropReason::Policy {
                 DropReason::NoFlow
@@ -147,8 +148,8 @@ impl Model {
             if from.0 != packet.to || !self.is_live(&key) {
                 return expect.drop_many(DropReason::Unsolicited, segments);
             }
-            if !self.still_allowed(key) {
-                self.cut(key, CloseReason::Policy, now, &mut expect);
+            if let Some(reason) = self.not_allowed_now(key, now.wall) {
+                self.cut(key, reason, now, &mut expect);
                 return expect.drop_many(DropReason::Policy, segments);
             }
             if !self
@@ -207,8 +208,8 @@ impl Model {
             }
             return expect.drop_many(DropReason::Cut, segments);
         }
-        if !self.still_allowed(key) {
-            self.cut(key, CloseReason::Policy, now, &mut expect);
+        if let Some(reason) = self.not_allowed_now(key, now.wall) {
+            self.cut(key, reason, now, &mut expect);
             if segment.is_none_or(|segment| !segment.has(RST)) && key.proto != Proto::Icmp {
                 expect.target_told.push(key);
             }
@@ -231,12 +232,12 @@ impl Model {
     /// The laptop that holds a connection of which a target speaks in the middle.
     fn may_resume(&self, key: Key, segment: Option<Segment>, now: Now) -> Option<usize> {
         self.tries_to_resume(key, segment, now)
-            .filter(|owner| self.obstacle(*owner, &key, false).is_none())
+            .filter(|owner| self.obstacle(*owner, &key, false, now).is_none())
     }
 
     fn must_not_resume(&self, key: Key, segment: Option<Segment>, now: Now) -> Option<usize> {
         self.tries_to_resume(key, segment, now)
-            .filter(|owner| self.obstacle(*owner, &key, false).is_some())
+            .filter(|owner| self.obstacle(*owner, &key, false, now).is_some())
     }
 
     fn tries_to_resume(&self, key: Key, segment: Option<Segment>, now: Now) -> Option<usize> {
