@@ -253,3 +253,6 @@ impl Api {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

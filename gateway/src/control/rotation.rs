@@ -45,9 +45,10 @@ impl Control {
             .store
             .begin_rotation(name, &next, preshared.as_ref(), now)
             .await
-            .map_err(|error| match error {
-                StoreError::Refused { problem, .. } => taken(&problem),
-                other => other.into(),
+            .map_err(DeviceProblem::from)
+            .map_err(|problem| match problem.code == ErrorCode::BadRequest {
+                true => taken(&problem.error),
+                false => problem,
             })?;
         self.accept(&device.record, next, preshared).await?;
         if let Some(replaced) = replaced.filter(|replaced| *replaced != next) {
