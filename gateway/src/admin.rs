@@ -14,7 +14,8 @@ use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
@@ -86,6 +87,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/policy/reload", post(reload_policy))
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
+        .layer(middleware::from_fn(whole))
         .with_state(admin)
 }
 
@@ -217,6 +219,17 @@ async fn reload_policy(
     admin.control.config.reload();
     let reloaded = admin.control.policy.reload_by(caller.actor()).await;
     Json(reloaded).into_response()
+}
+
+/// To its end, even if the asker leaves: what was stored is put in force and recorded.
+async fn whole(request: Request, next: Next) -> Response {
+    tokio::spawn(next.run(request))
+        .await
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "a request to the admin API ended early");
+            let help = "this is a fault of the program: see its log";
+            Problem::unable("the request was not finished", help).into_response()
+        })
 }
 
 async fn nothing_here() -> Problem {

@@ -8,6 +8,7 @@ FLOWS = '{job="postern", kind="flow", gateway=~"$gateway", verdict=~"$verdict"} 
 OPENED = '{job="postern", kind="flow", gateway=~"$gateway", verdict=~"$verdict", verdict="allow"} | state="open" ' + WHO
 DENIED = '{job="postern", kind="flow", gateway=~"$gateway", verdict="deny"} | state="denied" ' + WHO
 CLOSED = '{job="postern", kind="flow", gateway=~"$gateway", verdict="allow"} | state="closed" ' + WHO
+AUDIT = '{job="postern", kind="audit", gateway=~"$gateway"} | user=~`$user`'
 CUTS = "close_reason=~`policy|session|posture|revoked|grant-ended|killed`"
 
 # An open record is one attempt, a denied one stands for `count` of them. What is structured metadata is not taken from the line,
@@ -123,6 +124,16 @@ def build():
         lines("Scans", "One record stands for many addresses; its ports are the first 16.",
               f"{SCANS} {scan_fields}", scan, {"attempts": "short"}),
     ])
+    change = {"time": "Time", "gateway": "Gateway", "actor": "By", "user": "User", "device": "Device", "from": "From",
+              "action": "Action", "object": "Object", "outcome": "Outcome", "reason": "Reason"}
+    change_fields = '| json time="time", actor="actor", from="from", object="object", reason="reason"'
+    changes = ("Changes", 9, [
+        series("Refused and failed", "Joins, logins and commands that were refused or failed.",
+               [loki(number(f"{AUDIT} | outcome!=`done`", "$__auto", "action"), "{{action}}")], stack=True, bars=True,
+               calcs=("sum",), interval="1m", shades=RED, width=24),
+        lines("Who changed what", "The newest 200: enrolment, logins, approval, revocation, an admin's commands.",
+              f"{AUDIT} {change_fields}", change),
+    ])
     records = ("Records", 10, [
         logs("Records", "The lines as they are on disk; expand one for its fields.", FLOWS),
     ])
@@ -135,4 +146,4 @@ def build():
          choice("verdict", "Verdict", ["allow", "deny"]),
          text("user", "User", "A regular expression for the whole name: ana@example.com, or .*@example.com"),
          text("target", "Target", "A regular expression for the target's whole name, as in the policy")],
-        [at_a_glance, who, denials, ends, scans, rates, records])
+        [at_a_glance, who, denials, ends, scans, changes, rates, records])

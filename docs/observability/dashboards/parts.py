@@ -88,7 +88,7 @@ def lines(title, description, expr, columns, units=None, width=24):
     """A table of records, newest first. `columns`: label to heading; the labels are those that `expr` leaves."""
     widths = {"time": 165, "gateway": 80, "user": 165, "device": 120, "target": 110, "dst_address": 125, "dst_port": 65,
               "protocol": 80, "rule": 150, "close_reason": 90, "deny_reason": 110, "nearest_rule": 190, "duration_ms": 80, "bytes_out": 90,
-              "bytes_in": 105, "attempts": 90}
+              "bytes_in": 105, "attempts": 90, "actor": 80, "from": 160, "action": 130, "object": 160, "outcome": 80}
     overrides = [{"matcher": {"id": "byName", "options": columns[label]},
                   "properties": [{"id": "custom.width", "value": wide}]} for label, wide in widths.items() if label in columns]
     overrides += [{"matcher": {"id": "byName", "options": columns[label]}, "properties": [{"id": "unit", "value": unit}]}

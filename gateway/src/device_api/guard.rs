@@ -33,7 +33,7 @@ pub(super) async fn guard(
                 Err(problem) => problem.into_response(),
                 Ok(()) => {
                     request.extensions_mut().insert(asker.clone());
-                    next.run(request).await
+                    whole(next.run(request)).await
                 }
             };
             (response, Some(asker))
@@ -72,6 +72,16 @@ fn allowed(asker: &Asker, path: &str, request: &Request) -> Result<(), DevicePro
         Some(_) => Err(bad("no path takes a query")),
         None => Ok(()),
     }
+}
+
+/// To its end, even if the asker leaves: what was stored is put in force and recorded.
+async fn whole(answer: impl Future<Output = Response> + Send + 'static) -> Response {
+    tokio::spawn(answer).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request to the control API ended early");
+        let help = "this is a fault of the gateway";
+        DeviceProblem::new(ErrorCode::Unavailable, "the request was not finished", help)
+            .into_response()
+    })
 }
 
 /// One line for each, as long as there are few; then they are counted.
