@@ -2,6 +2,7 @@
 
 mod change;
 pub mod client;
+mod identity;
 mod socket;
 
 pub use socket::{BindError, bind};
@@ -85,6 +86,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/policy/status", get(policy_status))
         .route("/v1/policy/explain", post(explain))
         .route("/v1/policy/reload", post(reload_policy))
+        .merge(identity::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(middleware::from_fn(whole))

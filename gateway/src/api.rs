@@ -2,12 +2,17 @@
 //!
 //! Directions are those of the records: `out` went from the device to the target, `in` came back.
 
+mod identity;
 mod select;
 
+pub use identity::{
+    AttributeView, InvitationView, Invite, Invited, LoginView, SetAttribute, UserView,
+};
 pub use select::{BadDestination, Destination, FlowFilter};
 
 use ipnet::IpNet;
 use postern_io::offload::Offloads;
+use postern_proto::device_api::{CheckView, SessionView};
 use postern_proto::flow_key::Protocol;
 use postern_proto::keys::PublicKey;
 use postern_proto::profile::ProfileGateway;
@@ -78,12 +83,28 @@ pub struct DeviceView {
     pub preshared_key: bool,
     /// Addresses inside the tunnel, IPv4 first.
     pub addresses: Vec<IpAddr>,
-    /// `active` or `revoked`.
+    /// How it stands.
     pub state: DeviceState,
     /// Seconds since 1970.
     pub created: u64,
+    /// The invitation that it joined by.
+    pub invitation: Option<String>,
+    /// Seconds since 1970.
+    pub approved: Option<u64>,
+    /// Seconds since 1970.
+    pub denied: Option<u64>,
     /// Seconds since 1970.
     pub revoked: Option<u64>,
+    /// When its key came into use, seconds since 1970.
+    pub key_since: u64,
+    /// The key that takes over once it has been used.
+    pub next_key: Option<PublicKey>,
+    /// The login in force.
+    pub session: Option<SessionView>,
+    /// The posture checks of the policy in force.
+    pub posture: Vec<CheckView>,
+    /// What admins say of it.
+    pub attributes: Vec<AttributeView>,
     /// Where it was last seen.
     pub last_endpoint: Option<SocketAddr>,
     /// Seconds since 1970.

@@ -1,21 +1,30 @@
 //! What an admin can do with a running gateway. The admin API is a thin coat around it.
 
+mod approval;
+mod attributes;
 mod device;
+mod devices;
+mod guests;
+mod invite;
 mod janitor;
+mod join;
 mod login;
 mod posture;
+mod refresh;
 mod rotation;
+mod sessions;
+mod users;
 mod who;
 mod why;
 
+pub use guests::{MAX_GUEST_KEYS, guests};
 pub use who::Asker;
 
 use crate::api::{
-    CutView, DeviceAdded, DeviceView, ExplainRequest, Explained, FlowFilter, FlowView,
-    MAX_FLOWS_LISTED, NewDevice, Status, WorkerSnapshot,
+    CutView, ExplainRequest, Explained, FlowFilter, FlowView, MAX_FLOWS_LISTED, Status,
+    WorkerSnapshot,
 };
 use crate::device_api::Counts;
-use crate::enrol::{enrol, view};
 use crate::flow_log::{FlowLogHandle, RECORD_QUEUE};
 use crate::live_config::LiveConfig;
 use crate::login::Logins;
@@ -23,13 +32,14 @@ use crate::metrics::Facts;
 use crate::policy_watch::PolicyKeeper;
 use crate::problem::Problem;
 use crate::store::{Sighting, Store};
-use crate::worker_api::RemoveReason;
+use crate::worker_api::DeviceRecord;
 use crate::workers::Workers;
 use arc_swap::ArcSwap;
 use postern_engine::policy::{Policy, Subject, Tuple};
 use postern_io::clock::Clock;
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Mono;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,6 +49,9 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often endpoints and handshakes are stored.
 const REMEMBER_EVERY: Duration = Duration::from_secs(2);
+
+/// After so many of those it is looked which throw-away keys are too old: every hour.
+const GUESTS_EVERY: u64 = 1800;
 
 /// The control plane of one running gateway.
 #[derive(Debug)]
@@ -63,6 +76,9 @@ pub struct Control {
     last: ArcSwap<WorkerSnapshot>,
     /// Store and worker change together.
     changing: tokio::sync::Mutex<()>,
+    /// Throw-away keys that the data plane knows.
+    guests: tokio::sync::Mutex<BTreeMap<PublicKey, DeviceRecord>>,
+    refusals: std::sync::Mutex<join::Refusals>,
 }
 
 /// What a [`Control`] is made of.
@@ -91,6 +107,7 @@ impl Control {
     /// The store cannot be read.
     pub async fn new(parts: Parts) -> Result<Control, Problem> {
         let devices = parts.store.count_active().await?;
+        let guests = guests::by_key(guests(&parts.store).await?);
         Ok(Control {
             asked: Counts::default(),
             logins: Logins::new(parts.config.clone(), parts.log.audit()),
@@ -105,70 +122,9 @@ impl Control {
             devices: AtomicU64::new(devices),
             last: ArcSwap::default(),
             changing: tokio::sync::Mutex::new(()),
+            guests: tokio::sync::Mutex::new(guests),
+            refusals: Default::default(),
         })
-    }
-
-    /// Enrols a device: stored first, then accepted by the worker.
-    ///
-    /// # Errors
-    /// Nothing was changed, or the words say what was.
-    pub async fn add_device(&self, new: &NewDevice) -> Result<DeviceAdded, Problem> {
-        let _alone = self.changing.lock().await;
-        let (config, policy) = (self.config.get(), self.policy.current());
-        let (device, added) = enrol(&self.store, &config, &policy, self.public_key, new).await?;
-        match self.workers.add_device(device.record).await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => {
-                self.store.forget_new_device(&new.name).await?;
-                return Err(Problem::refused(reason, "nothing was stored"));
-            }
-            Err(error) => {
-                let help = "the device is stored and will be accepted at the next start";
-                return Err(Problem::unable(error.to_string(), help));
-            }
-        }
-        self.devices.fetch_add(1, Ordering::Relaxed);
-        Ok(added)
-    }
-
-    /// Every device, revoked ones included.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn devices(&self) -> Result<Vec<DeviceView>, Problem> {
-        Ok(self.store.devices().await?.iter().map(view).collect())
-    }
-
-    /// One device.
-    ///
-    /// # Errors
-    /// There is none of that name, or the store failed.
-    pub async fn device(&self, name: &str) -> Result<DeviceView, Problem> {
-        Ok(view(&self.store.device(name).await?))
-    }
-
-    /// Revokes a device for ever: stored first, then its flows are cut.
-    ///
-    /// # Errors
-    /// There is none of that name, the store failed, or the worker gave no answer.
-    pub async fn revoke_device(&self, name: &str) -> Result<CutView, Problem> {
-        let _alone = self.changing.lock().await;
-        let device = self
-            .store
-            .revoke_device(name, Clock::now().wall.seconds())
-            .await?;
-        let cut = self
-            .workers
-            .remove_device(&device.record, RemoveReason::Revoked)
-            .await
-            .map_err(|error| {
-                let help = "the device is revoked in the store, but its flows may live until the \
-                            gateway is restarted: restart it now";
-                Problem::unable(error.to_string(), help)
-            })?;
-        self.devices
-            .store(self.store.count_active().await?, Ordering::Relaxed);
-        Ok(CutView { flows: cut.flows })
     }
 
     /// Live flows that match, oldest first.
@@ -258,10 +214,16 @@ impl Control {
     /// Stores where devices are, so that a restarted gateway can call them. Never returns.
     pub async fn remember(&self) {
         let mut stored: Vec<Sighting> = Vec::new();
-        loop {
+        for turn in 1_u64.. {
             tokio::time::sleep(REMEMBER_EVERY).await;
             if self.snapshot().await.is_ok() {
                 self.remember_now(&mut stored).await;
+            }
+            self.tell_refusals().await;
+            if turn % GUESTS_EVERY == 0
+                && let Err(problem) = self.sync_guests().await
+            {
+                tracing::warn!(%problem, "old throw-away keys are still known; will be tried again");
             }
         }
     }

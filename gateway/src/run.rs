@@ -4,7 +4,7 @@
 //! over to a successor (flows and host are left); `SIGHUP` reads policy and configuration again.
 
 use crate::config::Config;
-use crate::control::{Control, Parts};
+use crate::control::{Control, Parts, guests};
 use crate::key_file;
 use crate::live_config::LiveConfig;
 use crate::plane::{self, Ending, Plane};
@@ -48,9 +48,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let store = Store::open(&config.store_path(), config.pool).await?;
     let boot = store.next_boot().await?;
     let terms = Terms::of(&config);
-    let devices = store
+    let mut devices = store
         .active_devices(Clock::now().wall.seconds(), &terms)
         .await?;
+    let known = devices.len();
+    devices.extend(guests(&store).await?);
     // Listeners first: a second gateway on the same data must change nothing on the host.
     let admin_socket = admin::bind(&config.admin_socket)?;
     let metrics_socket = match config.metrics {
@@ -59,7 +61,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         })?),
         None => None,
     };
-    let known = devices.len();
     let plane = Plane::start(&config, reserved, &key, &policy, devices, boot)?;
     tracing::info!(
         port = config.listen_port,

@@ -54,4 +54,10 @@ impl Caller {
     pub(super) fn actor(self) -> Actor {
         Actor::Admin { uid: self.uid }
     }
+
+    /// For what remembers who made it.
+    pub(super) fn name(self) -> String {
+        self.uid
+            .map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"))
+    }
 }

@@ -2,9 +2,7 @@
 
 use super::Control;
 use crate::device_api::DeviceProblem;
-use postern_proto::device_api::{ErrorCode, JoinAnswer, JoinRequest};
 use postern_proto::keys::PublicKey;
-use std::net::SocketAddr;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,22 +34,5 @@ impl Control {
         Ok(invitation.map(|found| Asker::Guest {
             invitation: found.id,
         }))
-    }
-
-    /// Redeems an invitation.
-    ///
-    /// # Errors
-    /// It cannot be.
-    pub async fn join(
-        &self,
-        _guest: &PublicKey,
-        _from: Option<SocketAddr>,
-        _request: &JoinRequest,
-    ) -> Result<JoinAnswer, DeviceProblem> {
-        Err(DeviceProblem::new(
-            ErrorCode::Unavailable,
-            "nobody can join yet",
-            "",
-        ))
     }
 }

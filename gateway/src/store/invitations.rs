@@ -5,11 +5,13 @@ use crate::worker_api::DeviceRecord;
 use postern_engine::standing::Standing;
 use postern_proto::invitation::guest_address;
 use postern_proto::keys::PublicKey;
+use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use std::net::Ipv4Addr;
 
 /// Whom an invitation is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// One device of a named user.
     Personal,
@@ -20,9 +22,11 @@ pub enum Kind {
 }
 
 /// What else has to happen before a device that joined reaches anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Require {
     /// Nothing.
+    #[serde(rename = "none")]
     Nothing,
     /// Its user logs in, and from then on always has a session that lives.
     Login,
@@ -85,7 +89,8 @@ pub struct Invitation {
 }
 
 /// Whether somebody can still join by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum InvitationState {
     /// Yes.
     Open,
@@ -337,6 +342,19 @@ impl Invitation {
             first if first == used_up => InvitationState::Used,
             first if first == revoked => InvitationState::Revoked,
             _ => InvitationState::Expired,
+        }
+    }
+}
+
+impl InvitationState {
+    /// `open`, `used`, `expired`, `revoked`.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            InvitationState::Open => "open",
+            InvitationState::Used => "used",
+            InvitationState::Expired => "expired",
+            InvitationState::Revoked => "revoked",
         }
     }
 }
