@@ -24,7 +24,7 @@ REPO=$(cd "$NETNS_DIR/../.." && pwd)
 BIN=${POSTERN_BIN:-$REPO/target/release}
 PYTHON=$([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || command -v python3)
 
-for part in world process check services postern stock load; do
+for part in world process check services postern enrol stock load; do
   # shellcheck source=/dev/null
   source "$NETNS_DIR/lib/$part.sh"
 done
