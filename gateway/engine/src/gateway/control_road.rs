@@ -80,8 +80,12 @@ impl Gateway {
 
     /// Whether a device asks for the control API.
     pub(super) fn is_for_control(&self, device: &DeviceState, view: &PacketView<'_>) -> bool {
-        view.key_from_device()
-            .is_some_and(|key| self.is_control_flow(device, &key))
+        // Asked for each packet: most are at another port.
+        view.tcp()
+            .is_some_and(|tcp| tcp.destination_port == device_api::PORT)
+            && view
+                .key_from_device()
+                .is_some_and(|key| self.is_control_flow(device, &key))
     }
 
     /// Takes a packet for the control API in, if there is room.

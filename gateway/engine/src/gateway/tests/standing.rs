@@ -399,3 +399,57 @@ fn a_login_that_grows_too_old_for_a_rule_cuts_what_the_rule_allowed() {
     let denied = serde_json::to_value(&denied.0).expect("encodes");
     assert_eq!(denied["posture"], serde_json::json!({ "disk": "pass" }));
 }
+
+#[test]
+fn the_client_of_a_held_device_is_told_what_to_do() {
+    let mut world = World::new(&["platform"]);
+    update(&mut world, 0, |device| {
+        device.standing = held(Held::Approval);
+    });
+    let hello = Message::Hello {
+        version: 1,
+        client: "0.1.0".into(),
+    };
+    let mut packet = [0; 256];
+    let len = hello
+        .write(ip(LAPTOP.0), ip("100.96.0.1"), &mut packet)
+        .expect("room");
+    world.send(0, &packet[..len]);
+    let answers = world.send(0, &tcp(SYN, LAPTOP, KUBE, 100, 0));
+    let notice = |packet: &[u8]| {
+        let view = PacketView::parse(packet).expect("valid");
+        Message::parse(control::payload(&view, ip(LAPTOP.0)).expect("control")).expect("known")
+    };
+    let Message::Refused {
+        reason, condition, ..
+    } = notice(&answers[1])
+    else {
+        panic!("{answers:?}")
+    };
+    assert_eq!(reason, "not-approved");
+    assert!(condition.contains("device approve laptop0"), "{condition}");
+    // What the control plane has to say comes the same way.
+    let key = *world.laptops[0].peers.our_key();
+    let (mut outs, now) = (Outs::default(), world.now);
+    world.gateway.tell(&key, &Message::Changed, &mut outs, now);
+    let heard = world.laptops_take(outs, &mut Outs::default());
+    assert_eq!(notice(&heard[0]), Message::Changed);
+}
+
+#[test]
+fn a_change_of_one_device_judges_no_flow_of_another() {
+    let mut world = World::new(&["platform", "platform"]);
+    world.send(1, &tcp(SYN, ("100.96.0.3", 1), KUBE, 1, 0));
+    open(&mut world);
+    let theirs = world.laptops[1].peers.our_key();
+    let theirs = world.gateway.find_device(theirs).expect("known");
+    let slot = world.gateway.flows.of(theirs)[0];
+    let who = |world: &World| {
+        let flow = world.gateway.flows.get(slot).expect("lives");
+        Arc::as_ptr(&flow.who)
+    };
+    let before = who(&world);
+    update(&mut world, 0, |device| device.groups.clear());
+    assert_eq!(who(&world), before);
+    assert_eq!(world.gateway.flows.of(theirs), [slot]);
+}
