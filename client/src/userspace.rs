@@ -198,7 +198,7 @@ impl Road {
         let (mut room4, mut room6) = (vec![0; DATAGRAM_ROOM], vec![0; DATAGRAM_ROOM]);
         client.set_endpoints(endpoints, &mut out, Clock::now());
         loop {
-            out.send(v4.as_ref(), v6.as_ref());
+            out.send(v4.as_ref(), v6.as_ref()).await;
             let wait = due(client.next_deadline());
             tokio::select! {
                 (from, len) = receive(v4.as_ref(), &mut room4) => {
@@ -267,12 +267,12 @@ impl Default for Sending {
 }
 
 impl Sending {
-    /// What a socket does not take now is lost, as on any network.
-    fn send(&mut self, v4: Option<&UdpSocket>, v6: Option<&UdpSocket>) {
+    /// What a socket refuses is lost, as on any network.
+    async fn send(&mut self, v4: Option<&UdpSocket>, v6: Option<&UdpSocket>) {
         for (to, datagram) in self.datagrams.drain(..) {
             let socket = if to.is_ipv4() { v4 } else { v6 };
             if let Some(socket) = socket
-                && let Err(error) = socket.try_send_to(&datagram, to)
+                && let Err(error) = socket.send_to(&datagram, to).await
             {
                 tracing::debug!(%to, %error, "a datagram was not sent");
             }
