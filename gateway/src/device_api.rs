@@ -29,7 +29,8 @@ use body::{nothing, read};
 use limits::{Kind, Limits};
 use postern_io::clock::Clock;
 use postern_proto::device_api::{
-    ErrorCode, Hello, LoginFinish, LoginStart, PostureReport, RotateRequest, WhyRequest,
+    ErrorCode, Hello, JoinRequest, LoginFinish, LoginStart, PostureReport, RotateRequest,
+    WhyRequest,
 };
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,7 +103,10 @@ async fn join(
     request: Request,
 ) -> Answer {
     asker.guest()?;
-    let request = read(request).await?;
+    let mut request: JoinRequest = read(request).await?;
+    let watched = api.control.policy.current().watched();
+    let accepted = request.facts.accept(&watched);
+    request.facts = accepted.map_err(|error| body::bad(error.to_string()))?;
     let joined = api
         .control
         .join(&asker.caller.key, asker.caller.outer, &request)

@@ -7,8 +7,11 @@ use crate::facts::{Facts, Watched};
 use crate::keys::PublicKey;
 use crate::profile::{HostPort, ProfileGateway};
 use ipnet::IpNet;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 
 /// TCP port of the control API inside the tunnel; the UDP notices use the same number.
@@ -30,8 +33,36 @@ pub struct BadBody(pub String);
 /// # Errors
 /// It is none, in the parser's words.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadBody> {
-    serde_json::from_slice(body)
+    serde_json::from_slice::<Members<T>>(body)
+        .map(|members| members.0)
         .map_err(|error| BadBody(error.to_string().chars().take(QUOTED).collect()))
+}
+
+/// What is written by name. Left to itself serde takes a list as well, by place.
+struct Members<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Members<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(MembersVisitor(PhantomData))
+    }
+}
+
+struct MembersVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for MembersVisitor<T> {
+    type Value = Members<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Members<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Members)
+    }
+}
+
+fn by_name<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    Members::deserialize(from).map(|members| members.0)
 }
 
 /// Writes a body. Empty only if the value cannot be JSON, which none of these words is.
@@ -107,7 +138,7 @@ pub struct JoinRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Who asks, for the listings and the record.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "by_name")]
     pub facts: Facts,
 }
 
@@ -230,6 +261,7 @@ pub struct CheckView {
 #[serde(deny_unknown_fields)]
 pub struct PostureReport {
     /// What the device found.
+    #[serde(deserialize_with = "by_name")]
     pub facts: Facts,
 }
 
@@ -352,4 +384,32 @@ pub struct RotateAnswer {
     /// ML-KEM-768 ciphertext in base64, if a key was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kem_ciphertext: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_an_object_with_the_fields_that_there_are() {
+        let why = |text: &str| read::<WhyRequest>(text.as_bytes());
+        assert!(why("{\"to\":\"x\"}").is_ok());
+        for bad in [
+            "[\"x\"]",
+            "\"x\"",
+            "{}",
+            "null",
+            "{\"to\":\"x\",\"to\":\"y\"}",
+            "{\"to\":\"x\",\"of\":\"y\"}",
+            "{\"to\":\"x\"} {}",
+        ] {
+            assert!(why(bad).is_err(), "{bad}");
+        }
+        let report = |text: &str| read::<PostureReport>(text.as_bytes());
+        assert!(report("{\"facts\":{}}").is_ok());
+        assert!(report("{\"facts\":[null,null]}").is_err());
+        assert!(report("{\"facts\":null}").is_err());
+        let long = format!("{{\"{}\":1}}", "x".repeat(10_000));
+        assert!(why(&long).expect_err("refused").to_string().len() < 300);
+    }
 }
