@@ -251,6 +251,12 @@ impl Attendant {
         }
     }
 
+    /// Since when the gateway knows the key: a profile of `device add` does not say it.
+    fn enrolled(&self) -> Option<u64> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.device.as_ref().map(|device| device.key_since)
+    }
+
     async fn refresh(&mut self) {
         if let Err(error) = self.fetch().await {
             self.failed(error);
