@@ -26,6 +26,7 @@ use crate::api::{
 };
 use crate::device_api::Counts;
 use crate::flow_log::{FlowLogHandle, RECORD_QUEUE};
+use crate::inside;
 use crate::live_config::LiveConfig;
 use crate::login::Logins;
 use crate::metrics::Facts;
@@ -68,6 +69,8 @@ pub struct Control {
     pub log: FlowLogHandle,
     /// What devices ask, counted.
     pub asked: Counts,
+    /// The server that they ask.
+    inside: Option<inside::Handle>,
     logins: Logins,
     boot: u64,
     public_key: PublicKey,
@@ -110,6 +113,7 @@ impl Control {
         let guests = guests::by_key(guests(&parts.store).await?);
         Ok(Control {
             asked: Counts::default(),
+            inside: None,
             logins: Logins::new(parts.config.clone(), parts.log.audit()),
             config: parts.config,
             policy: parts.policy,
@@ -125,6 +129,13 @@ impl Control {
             guests: tokio::sync::Mutex::new(guests),
             refusals: Default::default(),
         })
+    }
+
+    /// With the server inside the tunnels, whose connections end with the key that they belong to.
+    #[must_use]
+    pub fn with_inside(mut self, inside: inside::Handle) -> Control {
+        self.inside = Some(inside);
+        self
     }
 
     /// Live flows that match, oldest first.
@@ -199,6 +210,11 @@ impl Control {
             log: self.log.status(),
             log_queue: (self.log.queued(), RECORD_QUEUE as u64),
             devices: self.devices.load(Ordering::Relaxed),
+            inside: self
+                .inside
+                .as_ref()
+                .map(inside::Handle::facts)
+                .unwrap_or_default(),
         }
     }
 

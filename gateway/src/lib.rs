@@ -35,6 +35,7 @@ pub mod flow_log;
 pub mod front_door;
 mod https;
 pub mod init;
+pub mod inside;
 pub mod key_file;
 pub mod live_config;
 pub mod login;

@@ -5,6 +5,7 @@ mod families;
 
 use crate::api::{FlowLogStatus, PolicyStatus, WorkerSnapshot};
 use crate::control::Control;
+use crate::inside;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -31,6 +32,8 @@ pub struct Facts {
     pub log_queue: (u64, u64),
     /// Devices that may connect.
     pub devices: u64,
+    /// The server inside the tunnels.
+    pub inside: inside::Facts,
 }
 
 /// The registry with our one collector and the process's own metrics.

@@ -9,6 +9,7 @@ use crate::config::{self, Config};
 use crate::flow_log::{FlowLog, FlowLogHandle};
 use crate::front_door::thread::DoorThread;
 use crate::front_door::{self, FrontDoor, HandOver};
+use crate::inside::{Ends, Inside};
 use crate::key_file;
 use crate::worker::DataWorker;
 use crate::worker_api::{Caller, DeviceRecord, Door, WORKER_QUEUE};
@@ -143,7 +144,7 @@ fn workers_for(cores: usize) -> usize {
 }
 
 impl Plane {
-    /// Puts it together and starts it.
+    /// Puts it together and starts it; the server inside its tunnels is ready to serve.
     ///
     /// # Errors
     /// What could not be had, and what to do about it. What had been changed by then is put back.
@@ -154,19 +155,22 @@ impl Plane {
         policy: &Arc<Policy>,
         devices: Vec<DeviceRecord>,
         boot: u64,
-    ) -> anyhow::Result<Plane> {
+    ) -> anyhow::Result<(Plane, Inside)> {
         let count = reserved.udp.workers.len();
         let flow_log = FlowLog::start(config, boot, count).context("flow log")?;
         match Parts::start(config, reserved, key, policy, devices, boot, &flow_log) {
-            Ok(parts) => Ok(Plane {
-                workers: parts.workers,
-                count,
-                log: flow_log.handle(),
-                offload: parts.offload,
-                threads: parts.threads,
-                flow_log,
-                host: parts.host,
-            }),
+            Ok(parts) => {
+                let plane = Plane {
+                    workers: parts.workers,
+                    count,
+                    log: flow_log.handle(),
+                    offload: parts.offload,
+                    threads: parts.threads,
+                    flow_log,
+                    host: parts.host,
+                };
+                Ok((plane, parts.inside))
+            }
             Err(error) => {
                 // This run ends in order: it is no crash that the next one must explain.
                 let _ = flow_log.finish(LOG_PATIENCE);
@@ -215,6 +219,7 @@ struct Parts {
     offload: String,
     threads: Vec<Thread>,
     host: GatewayHost,
+    inside: Inside,
 }
 
 impl Parts {
@@ -235,6 +240,7 @@ impl Parts {
         let host = GatewayHost::set_up(&host_config(config))?;
         let mut door = FrontDoor::new(key, count, random()?);
         let mut workers = Vec::with_capacity(count);
+        let mut ends = Ends::default();
         let (mut callers, mut queues) = (Vec::new(), Vec::new());
         for (place, (udp, tun)) in udp.workers.into_iter().zip(tuns).enumerate() {
             let road = road::open(udp, Some(tun)).context("sockets")?;
@@ -243,7 +249,7 @@ impl Parts {
             let (to_worker, handed) = front_door::queue(waker.clone());
             let settings = settings(config, boot, shard(place, count))?;
             let gateway = Gateway::new(settings, key, Arc::clone(policy), Clock::now());
-            let rings = waker.clone();
+            let (rings, answered) = (waker.clone(), waker.clone());
             callers.push(Caller::new(commands, move || rings.wake()));
             queues.push(to_worker);
             workers.push(DataWorker::new(
@@ -252,6 +258,7 @@ impl Parts {
                 waker,
                 receiver,
                 handed,
+                ends.worker(move || answered.wake()),
                 flow_log.sender(shard(place, count).index),
             ));
         }
@@ -274,11 +281,14 @@ impl Parts {
         }
         let (caller, thread) = open_door(door, udp.door, queues)?;
         threads.push(thread);
+        let (v4, v6) = config.pool.gateway();
+        let own = [IpAddr::V4(v4), IpAddr::V6(v6)];
         Ok(Parts {
             workers: Workers::new(callers, caller),
             offload,
             threads,
             host,
+            inside: Inside::new(ends, &own, config.mtu, random()?),
         })
     }
 }

@@ -5,6 +5,8 @@
 
 use crate::config::Config;
 use crate::control::{Control, Parts, guests};
+use crate::device_api;
+use crate::inside::Inside;
 use crate::key_file;
 use crate::live_config::LiveConfig;
 use crate::plane::{self, Ending, Plane};
@@ -61,7 +63,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         })?),
         None => None,
     };
-    let plane = Plane::start(&config, reserved, &key, &policy, devices, boot)?;
+    let (plane, inside) = Plane::start(&config, reserved, &key, &policy, devices, boot)?;
     tracing::info!(
         port = config.listen_port,
         interface = config.interface,
@@ -89,10 +91,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         boot,
         public_key: key.public(),
     })
-    .await?;
+    .await?
+    .with_inside(inside.handle());
     control.resume_rotations().await?;
     let control = Arc::new(control);
-    let ending = attend(&control, &plane, admin_socket, metrics_socket).await;
+    let ending = attend(&control, &plane, inside, admin_socket, metrics_socket).await;
     control.remember_last().await;
     control.store.clone().close().await;
     let ended = plane.end(*ending.as_ref().unwrap_or(&Ending::Stop)).await;
@@ -106,6 +109,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn attend(
     control: &Arc<Control>,
     plane: &Plane,
+    inside: Inside,
     admin_socket: UnixListener,
     metrics_socket: Option<TcpListener>,
 ) -> anyhow::Result<Ending> {
@@ -113,6 +117,16 @@ async fn attend(
     let mut tasks = JoinSet::new();
     let admin = admin::serve(admin_socket, Arc::clone(control), stopped.clone());
     tasks.spawn(async move { admin.await.context("admin socket") });
+    let (devices, stop_inside) = (Arc::clone(control), stopped.clone());
+    tasks.spawn(async move {
+        let api = device_api::router(Arc::clone(&devices));
+        let rotated = |old, new| {
+            let devices = Arc::clone(&devices);
+            async move { devices.rotated(&old, &new).await }
+        };
+        inside.serve(api, rotated, stop_inside).await;
+        Ok(())
+    });
     if let Some(listener) = metrics_socket {
         let metrics = metrics::serve(listener, Arc::clone(control), stopped);
         tasks.spawn(async move { metrics.await.context("metrics") });

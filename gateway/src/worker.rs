@@ -5,7 +5,8 @@
 //!
 //! 1. datagrams: decrypted in place, judged, put into the TUN batch;
 //! 2. super-packets from the TUN: judged once, split, each segment sealed into the send batch;
-//! 3. a few handshakes that the front door has let in, and commands of the control plane;
+//! 3. a few handshakes that the front door has let in, answers of the server inside the tunnel,
+//!    and commands of the control plane;
 //! 4. what time alone brings about;
 //! 5. how many records there are is stored where it survives this process; then both batches are
 //!    flushed: at the end of every turn, never on a timer;
@@ -14,6 +15,7 @@
 use crate::api::{FlowFilter, FlowView};
 use crate::flow_log::{Outgoing, RecordSender, Told};
 use crate::front_door::Handed;
+use crate::inside::WorkerEnd;
 use crate::view;
 use crate::worker_api::{Cut, DeviceRecord, RemoveReason, WorkerCommand};
 use postern_engine::flow::Flow;
@@ -55,6 +57,7 @@ pub struct DataWorker {
     waker: Waker,
     commands: Receiver<WorkerCommand>,
     handed: Handed,
+    inside: WorkerEnd,
     log: Outgoing,
     turns: u64,
     /// Answered when the sweep of its policy is over.
@@ -70,6 +73,7 @@ impl DataWorker {
         waker: Waker,
         commands: Receiver<WorkerCommand>,
         handed: Handed,
+        inside: WorkerEnd,
         log: RecordSender,
     ) -> Self {
         DataWorker {
@@ -79,6 +83,7 @@ impl DataWorker {
             waker,
             commands,
             handed,
+            inside,
             log: Outgoing::new(log),
             turns: 0,
             policy_done: None,
@@ -139,11 +144,14 @@ impl DataWorker {
             })?;
             let ended = ready.woken && {
                 self.take_handed(now);
+                self.take_answers(now);
                 self.obey(now).is_break()
             };
             if self.gateway.next_deadline() <= now.mono {
                 self.gateway.timeout(&mut self.outputs, now);
             }
+            self.inside.packets(self.gateway.take_control());
+            self.inside.rotated(self.gateway.take_rotated());
             // Before a packet leaves: a process that is killed now leaves word of its record.
             self.tell();
             self.outputs.flush();
@@ -157,7 +165,7 @@ impl DataWorker {
     }
 
     fn deadline(&self, now: Mono) -> Mono {
-        let retry = if self.log.is_empty() {
+        let retry = if self.log.is_empty() && !self.inside.has_untold() {
             Mono::NEVER
         } else {
             now + RETRY
@@ -179,6 +187,17 @@ impl DataWorker {
         }
         // There may be more: come back after the packets that wait.
         self.waker.wake();
+    }
+
+    /// What the server inside the tunnel has to say.
+    fn take_answers(&mut self, now: Now) {
+        let (gateway, outputs) = (&mut self.gateway, &mut self.outputs);
+        let more = self.inside.answers(|key, packet| {
+            gateway.send_control(key, packet, outputs, now);
+        });
+        if more {
+            self.waker.wake();
+        }
     }
 
     fn obey(&mut self, now: Now) -> ControlFlow<()> {

@@ -33,6 +33,8 @@ struct Shared {
     inner: Mutex<Inner>,
     /// There is something to send, or an earlier deadline.
     work: Notify,
+    /// The last connection has ended.
+    empty: Notify,
     started: Instant,
 }
 
@@ -78,6 +80,7 @@ impl Net {
                 armed: Mono::NEVER,
             }),
             work: Notify::new(),
+            empty: Notify::new(),
             started: Instant::now(),
         }))
     }
@@ -127,6 +130,17 @@ impl Net {
         }
     }
 
+    /// Returns when there is no connection.
+    pub async fn drained(&self) {
+        loop {
+            let empty = self.0.empty.notified();
+            if self.counters().connections == 0 {
+                return;
+            }
+            empty.await;
+        }
+    }
+
     /// Ends every connection of a tag with a reset.
     pub fn abort_tag(&self, tag: &PublicKey) {
         let now = self.now();
@@ -157,6 +171,9 @@ impl Net {
             && let Some(acceptor) = inner.acceptor.take()
         {
             acceptor.wake();
+        }
+        if inner.stack.counters().connections == 0 {
+            self.0.empty.notify_waiters();
         }
         inner.armed = inner.stack.next_deadline();
         inner.armed

@@ -1,9 +1,12 @@
 //! From facts to metric families. The one list of names.
 
+mod inside;
 mod log;
 
 use super::Facts;
 use crate::api::{HistogramView, WorkerView};
+use crate::inside::PACKET_QUEUE;
+use postern_stack::limits::MAX_CONNECTIONS;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
@@ -39,6 +42,12 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
             .collect()
     };
     queues.push(("flow-log", facts.log_queue.0, facts.log_queue.1));
+    queues.push(("control-packets", facts.inside.packets, PACKET_QUEUE as u64));
+    queues.push((
+        "control-connections",
+        facts.inside.stack.connections as u64,
+        MAX_CONNECTIONS as u64,
+    ));
 
     let mut families = vec![
         counter(
@@ -198,6 +207,7 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
         ),
     ];
     families.extend(log::of(log));
+    families.extend(inside::of(&facts.inside));
     // A family without samples is malformed: nothing of its kind was seen yet.
     families.retain(|family| !family.get_metric().is_empty());
     families

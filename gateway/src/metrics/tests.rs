@@ -25,6 +25,7 @@ fn facts() -> Facts {
         mtu: None,
     };
     Facts {
+        inside: inside::Facts::default(),
         worker: WorkerSnapshot {
             verdicts: vec![
                 VerdictCount {
