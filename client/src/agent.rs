@@ -237,10 +237,8 @@ impl Attendant {
         {
             self.failed(error);
         }
-        if self
-            .duties
-            .rotation_due(self.profile.key_since, Clock::now())
-        {
+        let since = self.profile.key_since.or(self.enrolled());
+        if self.duties.rotation_due(since, Clock::now()) {
             match self.rotate().await {
                 Ok(()) => {}
                 Err(error) => {
