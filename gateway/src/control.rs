@@ -4,6 +4,7 @@ mod approval;
 mod attributes;
 mod device;
 mod devices;
+mod explain;
 mod guests;
 mod invite;
 mod janitor;
@@ -17,6 +18,7 @@ mod users;
 mod who;
 mod why;
 
+pub use explain::explain;
 pub use guests::{MAX_GUEST_KEYS, guests};
 pub use who::Asker;
 
@@ -32,11 +34,10 @@ use crate::login::Logins;
 use crate::metrics::Facts;
 use crate::policy_watch::PolicyKeeper;
 use crate::problem::Problem;
-use crate::store::{Sighting, Store};
+use crate::store::{Sighting, Store, Terms};
 use crate::worker_api::DeviceRecord;
 use crate::workers::Workers;
 use arc_swap::ArcSwap;
-use postern_engine::policy::{Policy, Subject, Tuple};
 use postern_io::clock::Clock;
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Mono;
@@ -166,7 +167,9 @@ impl Control {
     /// # Errors
     /// The request names no destination or an unknown device.
     pub async fn explain(&self, request: &ExplainRequest) -> Result<Explained, Problem> {
-        explain(&self.policy.current(), Some(&self.store), request).await
+        let terms = Terms::of(&self.config.get());
+        let known = Some((&self.store, &terms));
+        explain(&self.policy.current(), known, request).await
     }
 
     /// Everything at a glance. Answers also when the worker does not.
@@ -289,53 +292,6 @@ impl Control {
         let failing = self.log.status().failing?;
         Some(format!("records cannot be written: {failing}"))
     }
-}
-
-/// Why `policy` says what it says. A named device brings its user and groups from the store, if
-/// there is one; what the request says comes before them.
-///
-/// # Errors
-/// The request names no destination or an unknown device.
-pub async fn explain(
-    policy: &Policy,
-    store: Option<&Store>,
-    request: &ExplainRequest,
-) -> Result<Explained, Problem> {
-    let to: Tuple = request
-        .to
-        .parse()
-        .map_err(|error: postern_engine::policy::TupleError| {
-            Problem::refused(error.what, error.help)
-        })?;
-    let mut who = Subject {
-        user: request.user.clone(),
-        groups: request.groups.clone(),
-        device: request.device.clone().unwrap_or_default(),
-        standing: Default::default(),
-    };
-    if let (Some(name), Some(store)) = (&request.device, store) {
-        let device = store.device(name).await?;
-        if device.revoked.is_some() {
-            return Err(Problem::refused(
-                format!("device '{name}' is revoked and reaches nothing"),
-                "name another device, or ask with --user and --group",
-            ));
-        }
-        who.user = who.user.or(device.record.user);
-        if who.groups.is_empty() {
-            who.groups = device.record.groups;
-        }
-    }
-    who.groups.sort();
-    who.groups.dedup();
-    let explanation = policy.explain(&who, &to, Clock::now().wall);
-    let value = serde_json::to_value(&explanation)
-        .map_err(|error| Problem::unable(error.to_string(), "this is a fault of the program"))?;
-    Ok(Explained {
-        allow: explanation.allow,
-        text: explanation.to_string(),
-        explanation: value,
-    })
 }
 
 fn connected(worker: &WorkerSnapshot) -> u64 {

@@ -5,7 +5,7 @@ use super::{Failure, Where};
 use crate::api::{ExplainRequest, Explained, PolicyStatus, Reloaded};
 use crate::control::explain;
 use crate::policy_watch;
-use crate::store::Store;
+use crate::store::{Store, Terms};
 use clap::Subcommand;
 use postern_engine::policy::Policy;
 use std::path::{Path, PathBuf};
@@ -179,7 +179,9 @@ async fn ask(
         Some(_) => Some(Store::open(&config.store_path(), config.pool).await?),
         None => None,
     };
-    Ok(explain(&policy, store.as_ref(), request).await?)
+    let terms = Terms::of(&config);
+    let known = store.as_ref().map(|store| (store, &terms));
+    Ok(explain(&policy, known, request).await?)
 }
 
 async fn reload(place: &Where, output: Output) -> Result<u8, Failure> {

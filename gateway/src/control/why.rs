@@ -51,7 +51,7 @@ impl Control {
 }
 
 /// Why the device reaches nothing at all, whatever the policy says.
-fn reaches_nothing(standing: &Standing, now: Wall) -> Option<&'static str> {
+pub(super) fn reaches_nothing(standing: &Standing, now: Wall) -> Option<&'static str> {
     match standing.held {
         Some(Held::Approval) => Some("this device waits for an admin's approval, or was denied it"),
         Some(Held::Login) => Some("nobody has logged in on this device yet: `postern login`"),

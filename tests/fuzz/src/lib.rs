@@ -24,13 +24,17 @@ pub use spool::spool_line;
 pub use wireguard::wireguard;
 
 use postern_engine::policy::{Policy, Subject, Tuple};
+use postern_engine::standing::{Attribute, Reported, Session, Standing};
 use postern_proto::control::{self, MAX_MESSAGE, Message};
+use postern_proto::facts::Facts;
 use postern_proto::flow_key::Protocol;
 use postern_proto::now::Wall;
 use postern_proto::packet::{PacketView, Transport};
 use postern_proto::reply;
 use postern_sim::dice::{Bytes, Dice};
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Steps of a world that a fuzzer may ask for.
 const STEPS: usize = 60;
@@ -113,17 +117,24 @@ pub fn policy(data: &[u8]) {
     }
     let _ = policy.run_tests();
     let now = Wall(1_800_000_000_000_000_000);
-    for (user, group) in [
-        (Some("ana@example.com"), "platform"),
-        (Some("ana"), "sre"),
-        (None, "guests"),
+    for (user, group, standing) in [
+        (Some("ana@example.com"), "platform", in_order(now)),
+        (Some("ana"), "sre", in_order(Wall(0))),
+        (None, "guests", Standing::default()),
     ] {
+        let known = standing != Standing::default();
+        let checks = policy.checks(&standing, now);
+        assert!(
+            known || checks.iter().all(|check| !check.holds),
+            "a check holds for a device of which nothing is known"
+        );
         let who = Subject {
             user: user.map(str::to_owned),
             groups: vec![group.to_owned()],
             device: "laptop0".to_owned(),
-            standing: Default::default(),
+            standing,
         };
+        assert!(policy.next_change(&who, now).is_none_or(|next| next > now));
         let index = policy.index(&who);
         for (address, port, protocol) in [
             (IpAddr::from([192, 0, 2, 10]), 6443, Protocol::Tcp),
@@ -150,6 +161,41 @@ pub fn policy(data: &[u8]) {
             );
             assert_eq!(verdict, policy.judge(&policy.index(&who), &to, now));
         }
+    }
+}
+
+/// A device that logged in and reported a minute before `now`, good for two more.
+fn in_order(now: Wall) -> Standing {
+    let minute = Duration::from_secs(60);
+    let facts = Facts {
+        os: Some("debian".to_owned()),
+        os_version: Some("12".to_owned()),
+        kernel: Some("6.1.0-18-amd64".to_owned()),
+        client_version: Some("0.1.0".to_owned()),
+        disk_encryption: Some(true),
+        firewall: Some(true),
+        processes: [("falcon-sensor".to_owned(), true)].into(),
+        files: [("/etc/corp.pem".to_owned(), Some("00".repeat(32)))].into(),
+        ..Facts::default()
+    };
+    let value = "yes".to_owned();
+    Standing {
+        session: Some(Session {
+            id: "s".into(),
+            method: "oidc".into(),
+            issuer: None,
+            amr: Vec::new(),
+            acr: None,
+            since: Wall(now.0.saturating_sub(60_000_000_000)),
+            until: Some(now + minute),
+        }),
+        reported: Some(Reported {
+            facts: Arc::new(facts),
+            at: Wall(now.0.saturating_sub(60_000_000_000)),
+            fresh_until: now + minute,
+        }),
+        attributes: [("managed".to_owned(), Attribute { value, until: None })].into(),
+        ..Standing::default()
     }
 }
 
