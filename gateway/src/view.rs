@@ -16,6 +16,7 @@ use postern_io::road::{Inputs, Outputs};
 use postern_io::{fair, offload};
 use postern_proto::fate::DropReason;
 use postern_proto::now::Now;
+use postern_proto::peers::PeerId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -114,7 +115,7 @@ pub fn snapshot(
         change_to_cut_seconds: histogram(&counters.change_to_cut, 1e-6),
         workers: vec![WorkerView {
             worker: gateway.shard().index,
-            devices: gateway.devices().len() as u64,
+            devices: enrolled(gateway).count() as u64,
             flows: live as u64,
             packets: counters.packets_out + counters.packets_in,
             turns: own.turns,
@@ -173,10 +174,16 @@ fn handshakes(gateway: &Gateway) -> BTreeMap<String, u64> {
     .into()
 }
 
-fn peers(gateway: &Gateway, now: Now) -> Vec<PeerView> {
+/// Throw-away keys are no devices.
+fn enrolled(gateway: &Gateway) -> impl Iterator<Item = (PeerId, &DeviceState)> {
     gateway
         .devices()
         .iter()
+        .filter(|(_, device)| !device.device.standing.guest)
+}
+
+fn peers(gateway: &Gateway, now: Now) -> Vec<PeerView> {
+    enrolled(gateway)
         .filter_map(|(id, device)| Some((gateway.peers().peer(id)?, device)))
         .map(|(peer, device)| PeerView {
             device: device.device.name.clone(),
