@@ -99,6 +99,9 @@ impl Control {
             .store
             .revoke_device(name, Clock::now().wall.seconds())
             .await?;
+        if let Some(inside) = &self.inside {
+            inside.cut(&device.record.key);
+        }
         let cut = self
             .workers
             .remove_device(&device.record, RemoveReason::Revoked)

@@ -57,9 +57,12 @@ pub struct WorkerEnd {
 /// A packet of the server, and for whom it is encrypted.
 type Answer = (PublicKey, Vec<u8>);
 
+/// Ends a worker's sleep.
+type Wake = Box<dyn Fn() + Send>;
+
 /// The way back to all workers.
 pub(super) struct Answers {
-    workers: Vec<(SyncSender<Answer>, Box<dyn Fn() + Send>)>,
+    workers: Vec<(SyncSender<Answer>, Wake)>,
     lost: Arc<Lost>,
 }
 
