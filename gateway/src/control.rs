@@ -218,6 +218,8 @@ impl Control {
                 .as_ref()
                 .map(inside::Handle::facts)
                 .unwrap_or_default(),
+            sessions: self.store.count_sessions().await.ok(),
+            asked: self.asked.view(),
         }
     }
 

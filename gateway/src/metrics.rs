@@ -5,6 +5,7 @@ mod families;
 
 use crate::api::{FlowLogStatus, PolicyStatus, WorkerSnapshot};
 use crate::control::Control;
+use crate::device_api::CountsView;
 use crate::inside;
 use axum::Router;
 use axum::extract::State;
@@ -34,6 +35,10 @@ pub struct Facts {
     pub devices: u64,
     /// The server inside the tunnels.
     pub inside: inside::Facts,
+    /// Logins in force; none where the store cannot be read.
+    pub sessions: Option<u64>,
+    /// What devices asked.
+    pub asked: CountsView,
 }
 
 /// The registry with our one collector and the process's own metrics.

@@ -1,5 +1,6 @@
 //! From facts to metric families. The one list of names.
 
+mod asked;
 mod inside;
 mod log;
 
@@ -208,6 +209,7 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
     ];
     families.extend(log::of(log));
     families.extend(inside::of(&facts.inside));
+    families.extend(asked::of(facts));
     // A family without samples is malformed: nothing of its kind was seen yet.
     families.retain(|family| !family.get_metric().is_empty());
     families

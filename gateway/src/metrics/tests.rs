@@ -26,6 +26,12 @@ fn facts() -> Facts {
     };
     Facts {
         inside: inside::Facts::default(),
+        sessions: Some(3),
+        asked: CountsView {
+            requests: [(("/v1/device", "ok".to_owned()), 4)].into(),
+            logins: [("login-refused".to_owned(), 2)].into(),
+            ..CountsView::default()
+        },
         worker: WorkerSnapshot {
             verdicts: vec![
                 VerdictCount {
@@ -153,6 +159,9 @@ fn every_fact_has_its_line() {
         "postern_flows_open 9",
         "postern_devices 2",
         "postern_devices_connected 1",
+        "postern_control_requests_total{path=\"/v1/device\",code=\"ok\"} 4",
+        "postern_logins_total{outcome=\"login-refused\"} 2",
+        "postern_sessions 3",
         "postern_policy_generation 2",
         "postern_policy_reload_success 1",
         r#"postern_queue_depth{queue="flow-log"} 1"#,

@@ -147,6 +147,19 @@ impl Store {
         rows.iter().map(|row| self.read_session(row)).collect()
     }
 
+    /// How many are in force.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn count_sessions(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT count(*) AS n FROM sessions WHERE ended IS NULL")
+            .fetch_one(&self.db)
+            .await
+            .map_err(|e| self.failed(e))?;
+        let count: i64 = self.column(&row, "n")?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
     /// Sessions in force that should have ended by age.
     ///
     /// # Errors
