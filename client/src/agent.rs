@@ -144,6 +144,7 @@ impl Agent {
             heard: Arc::clone(&heard),
             duties: Duties::new(),
             watched: None,
+            refused: None,
             key_changes,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -205,6 +206,8 @@ struct Attendant {
     heard: Arc<Mutex<Heard>>,
     duties: Duties,
     watched: Option<Watched>,
+    /// The version of a configuration that does not fit this host.
+    refused: Option<String>,
     key_changes: mpsc::Receiver<KeyChange>,
 }
 
@@ -311,17 +314,18 @@ impl Attendant {
     /// Applies what changed, and keeps it.
     async fn apply(&mut self, config: ClientConfig) {
         let mut wanted = self.profile.clone();
-        wanted.include = config.include;
-        wanted.gateway.endpoints = config.endpoints;
+        wanted.include.clone_from(&config.include);
+        wanted.gateway.endpoints.clone_from(&config.endpoints);
         wanted.mtu = config.mtu;
         wanted.keepalive = config
             .keepalive
             .map(|seconds| Duration::from_secs(seconds.into()));
-        if same(&wanted, &self.profile) {
+        if same(&wanted, &self.profile) || self.refused.as_ref() == Some(&config.version) {
             return;
         }
         let problems = wanted.check();
         if !problems.is_empty() {
+            self.refused = Some(config.version);
             tracing::warn!(
                 ?problems,
                 "the gateway sent a configuration that cannot be used; the one before stays"
@@ -329,10 +333,12 @@ impl Attendant {
             return;
         }
         let (answer, applied) = oneshot::channel();
-        self.give(Order::Apply(Box::new(wanted), answer));
+        self.give(Order::Apply(Box::new(wanted.clone()), answer));
         let Ok(in_force) = applied.await else {
             return;
         };
+        // Said once, and tried again when the gateway has another.
+        self.refused = (!same(&in_force, &wanted)).then_some(config.version);
         if !same(&in_force, &self.profile) {
             self.profile = *in_force;
             self.keep();

@@ -3,6 +3,7 @@
 
 use crate::owner::Owner;
 use crate::profile;
+use postern_io::host::drop_privileges;
 use postern_proto::profile::Profile;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -37,7 +38,11 @@ impl Keeper {
         std::thread::Builder::new()
             .name("keeper".to_owned())
             .spawn(move || {
-                let owned = owner.become_owner();
+                let owned = if owner.is_another() {
+                    owner.become_owner()
+                } else {
+                    drop_privileges().map_err(io::Error::other)
+                };
                 for (profile, answer) in wanted {
                     let saved = match &owned {
                         Ok(()) => profile::save(&path, &profile),

@@ -431,7 +431,7 @@ impl Worker {
     }
 }
 
-/// `4 addresses`, `1 network`, `4 addresses and 1 network`.
+/// `nothing yet`, `4 addresses`, `1 network`, `4 addresses and 1 network`.
 fn count(include: &[IpNet]) -> String {
     let singles = include
         .iter()
@@ -442,6 +442,9 @@ fn count(include: &[IpNet]) -> String {
         1 => Some(format!("1 {one}")),
         _ => Some(format!("{count} {more}")),
     };
+    if include.is_empty() {
+        return "nothing yet".to_owned();
+    }
     let addresses = many(singles, "address", "addresses");
     let networks = many(include.len() - singles, "network", "networks");
     addresses
@@ -465,6 +468,7 @@ mod tests {
                     .collect::<Vec<_>>(),
             )
         };
+        assert_eq!(count(&[]), "nothing yet");
         assert_eq!(count(&["192.0.2.10/32"]), "1 address");
         assert_eq!(count(&["192.0.2.10/32", "2001:db8::1/128"]), "2 addresses");
         assert_eq!(
