@@ -51,10 +51,13 @@ assert_audit "the invitation" '.action == "invite" and .outcome == "done" and .a
 assert_audit "the join" '.action == "join" and .outcome == "done" and .actor == "guest" and .object == "ana-laptop"
   and (.from | startswith("198.51.100.11:"))'
 key=$(sed -n 's/^private_key: *//p' "$W/nobody/ana.yaml" | tr -d '"')
-for secret in "$string" "$key" "$(sed -n 's/^preshared_key: *//p' "$W/nobody/ana.yaml" | tr -d '"')"; do
-  [ -n "$secret" ] || fail "a secret to look for" "$(sed 's/\(key: ...\).*/\1/' "$W/nobody/ana.yaml")"
-  ! grep -rqF -- "$secret" "$GW/data" "$W/log/gateway.log" || fail "no secret on the gateway's disk" "${secret:0:12}…"
+shared=$(sed -n 's/^preshared_key: *//p' "$W/nobody/ana.yaml" | tr -d '"')
+[ -n "$key" ] && [ -n "$shared" ] || fail "secrets to look for" "a profile without them"
+for secret in "$string" "$key"; do
+  ! grep -rqF -- "$secret" "$GW/data" "$W/log/gateway.log" || fail "no secret of the laptop on the gateway's disk" "${secret:0:9}…"
 done
+# The pre-shared key is the gateway's as well: in its store, and nowhere else.
+! grep -rqF -- "$shared" "$GW/data/flows" "$W/log/gateway.log" || fail "no pre-shared key in a log" "${shared:0:9}…"
 sentence=$(admin flows list --kind audit --all)
 assert_match "flows list" 'guest of [^ ]+ at 198\.51\.100\.11:[0-9]+  join  device ana-laptop  done' "$sentence"
 assert_ok "flows verify" admin flows verify

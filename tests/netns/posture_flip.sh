@@ -51,11 +51,11 @@ stop talk || true
 step "an external attribute: set, and unset"
 checked '[managed]' | policy_put
 wait_for 3 "the target to be shut" is_shut laptop
-assert_ok "attribute" admin device attribute laptop-laptop managed=yes --for 1h
+assert_ok "attribute" admin device attribute laptop-laptop set managed yes --expires 1h
 wait_for 3 "the target" is_open laptop
 stream laptop talk
 since=$(now_ms)
-assert_ok "attribute" admin device attribute laptop-laptop managed --unset
+assert_ok "attribute" admin device attribute laptop-laptop unset managed
 assert_cut "$since" talk "the unset attribute"
 assert_audit "the attribute" '.action == "device-attribute" and .object == "laptop-laptop"'
 assert_ok "flows verify" admin flows verify
