@@ -33,6 +33,7 @@ assert_ok "policy reload" admin policy reload
 wait_for 15 "the new target to be routed, with the next report" routed
 assert_match "the profile" '192\.0\.2\.77' "$(cat "$W/host/laptop/profile")"
 assert_eq "mode of the profile" 600 "$(stat -c %a "$W/host/laptop/profile")"
+assert_eq "what reports and questions met" null "$(client laptop status -o json | jq -c .trouble)"
 assert_alive talk "the stream"
 
 step "rotate-key: another key, a post-quantum one, and the same connections"
