@@ -3,7 +3,9 @@
 use crate::laptop::Laptop;
 use crate::packet::{self, ACK, FIN, PSH, Packet, RST, SYN, Segment, What};
 use crate::steps::Mischief;
+use postern_proto::device_api;
 use postern_proto::fate::DropReason;
+use postern_proto::invitation;
 use std::net::IpAddr;
 
 /// One such packet; none if the laptop has no use for it now.
@@ -51,6 +53,18 @@ pub(crate) fn packet(
         Mischief::Inwards => {
             let to: IpAddr = [100, 96, 0, 1].into();
             packet::tcp(laptop.address(to), to, segment(SYN, 0), &[], Some(1460))
+        }
+        Mischief::Ask => {
+            let to: IpAddr = match pick % 3 {
+                0 => invitation::GATEWAY.into(),
+                1 => [100, 96, 0, 1].into(),
+                _ => [0xfd00, 0x96, 0, 0, 0, 0, 0, 1].into(),
+            };
+            let segment = Segment {
+                to: device_api::PORT,
+                ..segment(SYN, 0)
+            };
+            packet::tcp(laptop.address(to), to, segment, &[], Some(1460))
         }
         Mischief::Middle => {
             let flags =

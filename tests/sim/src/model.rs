@@ -92,6 +92,8 @@ pub struct Expect {
     pub drops: Vec<(DropReason, u64)>,
     /// Opening and closing records.
     pub records: Vec<Note>,
+    /// It goes to the control API.
+    pub asks: bool,
     /// Flows of which the target is told that they are no more, by this input.
     pub target_told: Vec<Key>,
     /// Flows of which a laptop must be told.
@@ -294,6 +296,14 @@ impl Model {
             .collect()
     }
 
+    /// The device has a throw-away key.
+    #[must_use]
+    pub fn is_guest(&self, laptop: usize) -> bool {
+        self.devices
+            .get(&laptop)
+            .is_some_and(|device| device.subject.standing.guest)
+    }
+
     fn is_live(&self, key: &Key) -> bool {
         self.flows.get(key).is_some_and(|flow| flow.cut.is_none())
     }
@@ -302,7 +312,7 @@ impl Model {
         let to = key.target.0;
         let in_pool = match to {
             IpAddr::V4(v4) => v4.octets()[..2] == [100, 96],
-            IpAddr::V6(v6) => v6.segments()[0] == 0xfd00,
+            IpAddr::V6(v6) => [0xfd00, 0xfd70].contains(&v6.segments()[0]),
         };
         let subject = &self.devices.get(&laptop)?.subject;
         if let Some((reason, _)) = state::held(&subject.standing, now.wall) {

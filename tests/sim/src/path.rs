@@ -78,7 +78,7 @@ impl World {
         let Some(mtu) = self.laptops[n].path_mtu(self.now) else {
             return Ok(());
         };
-        if !steady || !self.is_in_touch(n) {
+        if !steady || !self.is_in_touch(n) || self.model.is_guest(n) {
             return Ok(());
         }
         let sealed = usize::from(mtu) + WIREGUARD_OVERHEAD;

@@ -54,6 +54,9 @@ pub fn login(standing: &Standing, now: Wall) -> Option<Wall> {
 /// Why a device reaches nothing, and as what its flows end for that.
 #[must_use]
 pub fn held(standing: &Standing, now: Wall) -> Option<(DropReason, CloseReason)> {
+    if standing.guest {
+        return Some((DropReason::NotEnrolled, CloseReason::Revoked));
+    }
     match standing.held {
         Some(Held::Approval) => Some((DropReason::NotApproved, CloseReason::Revoked)),
         Some(Held::UserDisabled) => Some((DropReason::UserDisabled, CloseReason::Revoked)),
@@ -65,7 +68,7 @@ pub fn held(standing: &Standing, now: Wall) -> Option<(DropReason, CloseReason)>
     }
 }
 
-/// How a laptop stands at first: most are in order.
+/// How a laptop stands at first: most are in order, some have a throw-away key.
 #[must_use]
 pub fn first(seed: u64, now: Wall) -> Standing {
     let mut dice = Seeded::new(seed);
@@ -76,6 +79,7 @@ pub fn first(seed: u64, now: Wall) -> Standing {
             change.apply(&mut subject, pick, now);
         }
     }
+    subject.standing.guest = dice.one_in(10);
     subject.standing
 }
 

@@ -271,9 +271,11 @@ pub enum Mischief {
     Control,
     /// A reset far from the window of a connection.
     Guess,
+    /// To the control API, or to the one of enrolment.
+    Ask,
 }
 
-const MISCHIEF: [Mischief; 15] = [
+const MISCHIEF: [Mischief; 16] = [
     Mischief::Spoof,
     Mischief::Sideways,
     Mischief::Inwards,
@@ -289,6 +291,7 @@ const MISCHIEF: [Mischief; 15] = [
     Mischief::Error,
     Mischief::Control,
     Mischief::Guess,
+    Mischief::Ask,
 ];
 
 /// Draws `count` steps. Hours of waiting are rationed: every two idle minutes of a tunnel that is

@@ -4,8 +4,11 @@ use super::track::{State, Track};
 use super::{Expect, Model, key_of};
 use crate::packet::{ACK, Key, Packet, Proto, RST, SYN, Segment, What};
 use postern_engine::record::CloseReason;
+use postern_proto::device_api;
 use postern_proto::fate::DropReason;
+use postern_proto::invitation;
 use postern_proto::now::Now;
+use std::net::IpAddr;
 
 impl Model {
     /// A packet that a laptop's key decrypted.
@@ -24,6 +27,26 @@ impl Model {
                 self.deny(DropReason::SpoofedSource);
             }
             return expect.drop(DropReason::SpoofedSource);
+        }
+        let guest = self.is_guest(laptop);
+        let api = match guest {
+            true => packet.to == IpAddr::V6(invitation::GATEWAY),
+            false => self.own.contains(&packet.to),
+        };
+        if api
+            && packet
+                .segment()
+                .is_some_and(|one| one.to == device_api::PORT)
+        {
+            expect.asks = true;
+            return expect;
+        }
+        if guest {
+            if key.is_some() || matches!(packet.what, What::Control(_) | What::Probe(_)) {
+                self.deny(DropReason::NotEnrolled);
+            }
+            // It is answered, yet may not hear it: one that moves gets no new key for a while.
+            return expect.drop(DropReason::NotEnrolled);
         }
         let key = match (packet.what, key) {
             (What::Control(true), _) => {
