@@ -6,9 +6,12 @@ mod check;
 mod device;
 mod failure;
 mod flows;
+mod invite;
 mod output;
 mod policy;
+mod session;
 mod status;
+mod user;
 
 use crate::admin::client::Client;
 use crate::config::{self, Config};
@@ -19,6 +22,7 @@ use postern_io::telemetry::{self, LogFormat};
 use postern_proto::profile::HostPort;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Environment variable with a log filter; comes before `log.level`.
 const LOG_VARIABLE: &str = "POSTERN_LOG";
@@ -53,9 +57,17 @@ enum Verb {
     Run(Where),
     /// Say everything that is wrong with configuration, keys, policy and host, and what to do.
     Check(check::Check),
-    /// Add, list, show or revoke devices.
+    /// Invite somebody: print one string that `postern join` takes.
+    Invite(invite::Verb),
+    /// Add, list, show, approve, deny or revoke devices.
     #[command(subcommand)]
     Device(device::Verb),
+    /// List, show, disable or enable users.
+    #[command(subcommand)]
+    User(user::Verb),
+    /// List or end logins.
+    #[command(subcommand)]
+    Session(session::Verb),
     /// Show how the running gateway does.
     Status(status::Verb),
     /// List, follow or cut flows.
@@ -90,7 +102,10 @@ fn obey(verb: Verb) -> Result<u8, Failure> {
         }
         Verb::Run(place) => run(&place),
         Verb::Check(verb) => wait(verb.obey()),
+        Verb::Invite(verb) => wait(verb.obey()),
         Verb::Device(verb) => wait(verb.obey()),
+        Verb::User(verb) => wait(verb.obey()),
+        Verb::Session(verb) => wait(verb.obey()),
         Verb::Status(verb) => wait(verb.obey()),
         Verb::Flows(verb) => wait(verb.obey()),
         Verb::Policy(verb) => wait(verb.obey()),
@@ -107,6 +122,30 @@ fn run(place: &Where) -> Result<u8, Failure> {
     telemetry::init_at(LOG_VARIABLE, &config.log.level, format).map_err(Failure::usage)?;
     crate::run::run(config).map_err(|error| Failure::failed(format!("{error:#}")))?;
     Ok(0)
+}
+
+/// `30m`, `24h`, `7d`.
+fn span(text: &str) -> Result<Duration, String> {
+    let span = config::units::duration(text);
+    span.map_err(|problem| format!("it {problem}; write for example 30m, 24h or 7d"))
+}
+
+/// Separated by commas; `-` for none.
+fn list_of(list: &[String]) -> String {
+    output::or_dash((!list.is_empty()).then(|| list.join(",")))
+}
+
+/// A word as it may stand in a path (RFC 3986, section 2.3).
+fn path_part(text: &str) -> String {
+    let mut part = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
+            part.push(char::from(byte));
+        } else {
+            part.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    part
 }
 
 fn wait(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
@@ -151,6 +190,22 @@ mod tests {
             "device list --all -o json",
             "device show ana",
             "device revoke ana bob",
+            "device approve ana bob",
+            "device deny ana -c gateway.yaml",
+            "device attribute ana set managed yes --expires 24h",
+            "device attribute ana unset managed",
+            "invite --user ana@example.com --group sre --expires 24h --name ana-laptop --qr",
+            "invite --user ana@example.com --require approval -o json",
+            "invite --open --require login --keys 32 --uses 100 --expires 7d",
+            "invite --machine build-1 --group ci",
+            "invite list --all -o json",
+            "invite revoke k7m2p9qx",
+            "user list -o json",
+            "user show ana@example.com",
+            "user disable ana@example.com bob@example.com",
+            "user enable ana@example.com",
+            "session list --all -o json",
+            "session revoke abcdefghijkm",
             "status -o json",
             "flows list --device ana --to 192.0.2.10:22/tcp",
             "flows tail --user ana@example.com -o json",
@@ -176,6 +231,17 @@ mod tests {
         for line in [
             "",
             "device add",
+            "invite",
+            "invite --open",
+            "invite --open --user ana@example.com --require login",
+            "invite --machine build-1 --name other",
+            "invite --user ana@example.com --keys 4",
+            "invite --user ana@example.com --expires soon",
+            "invite revoke",
+            "device approve",
+            "device attribute ana",
+            "user disable",
+            "session revoke",
             "flows kill",
             "flows list --verdict maybe",
             "flows list --to 192.0.2.300",

@@ -6,7 +6,7 @@ mod identity;
 mod login;
 mod prove;
 mod raw;
-mod units;
+pub(crate) mod units;
 
 pub use flow_log::{
     Auth, FileConfig, FlowLogConfig, Hints, LokiConfig, LokiFormat, OtlpConfig, Privacy,

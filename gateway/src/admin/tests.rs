@@ -1,3 +1,5 @@
+mod identity;
+
 use super::client::{Client, ClientError};
 use super::*;
 use crate::api::*;

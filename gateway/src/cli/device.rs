@@ -1,6 +1,8 @@
 //! `device add|list|show|revoke`. Through the running gateway; without one, on the store itself,
 //! so that a fresh gateway can have devices before its first start.
 
+mod change;
+
 use super::output::{self, Output};
 use super::{Failure, Where};
 use crate::admin::client::Client;
@@ -42,6 +44,24 @@ pub(super) enum Verb {
         #[arg(long, short, value_enum, default_value_t)]
         output: Output,
     },
+    /// Let devices that wait for approval reach what the policy allows.
+    Approve {
+        /// Their names.
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        place: Where,
+    },
+    /// Deny devices, also approved ones: they reach nothing.
+    Deny {
+        /// Their names.
+        #[arg(required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        place: Where,
+    },
+    /// Set or unset an attribute of a device.
+    Attribute(change::Attribute),
     /// Cut devices off for ever, at once.
     Revoke {
         /// Their names.
@@ -100,6 +120,11 @@ impl Verb {
                 place,
                 output,
             } => show(&place, &name, output).await,
+            Verb::Approve { names, place } => {
+                change::decide(&place, &names, "approve", "approved").await
+            }
+            Verb::Deny { names, place } => change::decide(&place, &names, "deny", "denied").await,
+            Verb::Attribute(attribute) => attribute.obey().await,
             Verb::Revoke { names, place } => revoke(&place, &names).await,
         }
     }
@@ -221,7 +246,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
             [
                 device.name.clone(),
                 output::or_dash(device.user.as_ref()),
-                groups(device),
+                super::list_of(&device.groups),
                 output::or_dash(device.addresses.first()),
                 state(device.state).to_owned(),
                 output::or_dash(device.last_endpoint),
@@ -248,7 +273,7 @@ async fn show(place: &Where, name: &str, output: Output) -> Result<u8, Failure> 
     output::facts(&[
         ("name", device.name.clone()),
         ("user", output::or_dash(device.user.as_ref())),
-        ("groups", groups(&device)),
+        ("groups", super::list_of(&device.groups)),
         ("public key", device.public_key.to_string()),
         (
             "pre-shared key",
@@ -256,7 +281,15 @@ async fn show(place: &Where, name: &str, output: Output) -> Result<u8, Failure> 
         ),
         ("addresses", addresses.join(", ")),
         ("state", state(device.state).to_owned()),
+        ("invitation", output::or_dash(device.invitation.as_ref())),
+        ("session", session(&device)),
+        ("posture", posture(&device)),
+        ("attributes", attributes(&device)),
+        ("key since", output::moment(Some(device.key_since))),
+        ("next key", output::or_dash(device.next_key)),
         ("created", output::moment(Some(device.created))),
+        ("approved", output::moment(device.approved)),
+        ("denied", output::moment(device.denied)),
         ("revoked", output::moment(device.revoked)),
         ("endpoint", output::or_dash(device.last_endpoint)),
         ("last handshake", output::moment(device.last_handshake)),
@@ -346,12 +379,48 @@ fn device_path(name: &str) -> Result<String, Failure> {
     Ok(format!("/v1/devices/{name}"))
 }
 
-fn groups(device: &DeviceView) -> String {
-    if device.groups.is_empty() {
+fn session(device: &DeviceView) -> String {
+    let Some(session) = &device.session else {
+        return "-".to_owned();
+    };
+    let until = match session.until {
+        Some(until) => output::moment(Some(until)),
+        None => "no end by age".to_owned(),
+    };
+    let since = output::moment(Some(session.since));
+    format!("{} by {}, {since} to {until}", session.id, session.method)
+}
+
+/// Checks that hold by name; the others with what was expected and what came.
+fn posture(device: &DeviceView) -> String {
+    let checks: Vec<String> = device
+        .posture
+        .iter()
+        .map(|check| {
+            if check.holds {
+                return format!("{} holds", check.name);
+            }
+            let (expected, received) = (&check.expected, &check.received);
+            format!(
+                "{} fails: expected {expected}, received {received}",
+                check.name
+            )
+        })
+        .collect();
+    if checks.is_empty() {
         "-".to_owned()
     } else {
-        device.groups.join(",")
+        checks.join("; ")
     }
+}
+
+fn attributes(device: &DeviceView) -> String {
+    let all: Vec<String> = device
+        .attributes
+        .iter()
+        .map(|one| format!("{}={}", one.name, one.value))
+        .collect();
+    super::list_of(&all)
 }
 
 fn state(state: DeviceState) -> &'static str {

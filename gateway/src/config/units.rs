@@ -18,7 +18,7 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
 }
 
 /// `250ms`, `90s`, `30m`, `24h`, `7d`.
-pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     duration::parse(text).ok_or("is no duration")
 }
 

@@ -1,0 +1,94 @@
+//! `device approve|deny|attribute`. Only through the running gateway.
+
+use super::super::output;
+use super::super::{Failure, Where, path_part, span};
+use super::device_path;
+use crate::api::{CutView, SetAttribute};
+use clap::{Args, Subcommand};
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Attribute {
+    /// The device's name.
+    device: String,
+    #[command(subcommand)]
+    change: Change,
+}
+
+#[derive(Debug, Subcommand)]
+enum Change {
+    /// Say something of the device that a posture check of the policy can ask for.
+    Set {
+        /// Its name, such as managed.
+        name: String,
+        /// Its value.
+        value: String,
+        /// For how long: 30m, 24h, 7d. Without it until it is unset.
+        #[arg(long, value_name = "TIME", value_parser = span)]
+        expires: Option<Duration>,
+        #[command(flatten)]
+        place: Where,
+    },
+    /// Take it back.
+    Unset {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        place: Where,
+    },
+}
+
+impl Attribute {
+    pub(super) async fn obey(self) -> Result<u8, Failure> {
+        let device = &self.device;
+        let path = |name: &str| -> Result<String, Failure> {
+            Ok(format!(
+                "{}/attributes/{}",
+                device_path(device)?,
+                path_part(name)
+            ))
+        };
+        match self.change {
+            Change::Set {
+                name,
+                value,
+                expires,
+                place,
+            } => {
+                let (_, client) = place.client()?;
+                let set = SetAttribute {
+                    value,
+                    expires_in: expires.map(|expires| expires.as_secs()),
+                };
+                let cut: CutView = client.post(&path(&name)?, &set).await?;
+                say(&format!("{name} of {device} is {}", set.value), cut)
+            }
+            Change::Unset { name, place } => {
+                let (_, client) = place.client()?;
+                let cut: CutView = client.post(&(path(&name)? + "/unset"), &()).await?;
+                say(&format!("{name} of {device} is unset"), cut)
+            }
+        }
+    }
+}
+
+/// `verb` is a part of the path.
+pub(super) async fn decide(
+    place: &Where,
+    names: &[String],
+    verb: &str,
+    done: &str,
+) -> Result<u8, Failure> {
+    let (_, client) = place.client()?;
+    for name in names {
+        let path = format!("{}/{verb}", device_path(name)?);
+        let cut: CutView = client.post(&path, &()).await?;
+        say(&format!("{name} is {done}"), cut)?;
+    }
+    Ok(0)
+}
+
+fn say(done: &str, cut: CutView) -> Result<u8, Failure> {
+    output::say(format_args!("{done}; {} flows were cut", cut.flows))?;
+    Ok(0)
+}
