@@ -8,6 +8,7 @@ use crate::store::{Device, Enrolment, Store};
 use ipnet::IpNet;
 use postern_engine::policy::Policy;
 use postern_io::clock::Clock;
+use postern_proto::invitation::GUESTS;
 use postern_proto::keys::PublicKey;
 use postern_proto::profile::ProfileGateway;
 
@@ -103,7 +104,7 @@ pub(crate) fn include_list(
     if let Some(list) = &config.include {
         return Ok((list.clone(), Vec::new()));
     }
-    let own: [IpNet; 2] = [config.pool.v4.into(), config.pool.v6.into()];
+    let own: [IpNet; 3] = [config.pool.v4.into(), config.pool.v6.into(), GUESTS.into()];
     let overlaps = |net: &IpNet| own.iter().any(|own| own.contains(net) || net.contains(own));
     let (left_out, include): (Vec<_>, Vec<_>) = policy
         .addresses()
@@ -120,7 +121,9 @@ pub(crate) fn include_list(
     }
     let notes = left_out
         .iter()
-        .map(|net| format!("{net} overlaps the tunnel's own pool and is not in the include list"))
+        .map(|net| {
+            format!("{net} overlaps the tunnel's own addresses and is not in the include list")
+        })
         .collect();
     Ok((include, notes))
 }
