@@ -1,6 +1,7 @@
-// A certified OpenID provider on loopback, with a user and a browser, for the tests of logins.
+// A certified OpenID provider, with users and a browser, for the tests of logins.
 //
-//   node provider.mjs          the first line on stdout is its issuer
+//   node provider.mjs                           on loopback; the first line on stdout is its issuer
+//   node provider.mjs ISSUER CERTIFICATE KEY    at https://ADDRESS:PORT
 //
 // Then one JSON command a line on stdin, one JSON answer a line on stdout:
 //
@@ -9,10 +10,13 @@
 //   {"do": "activate", "url": U, "code": C, "account": A}     a person types a device code
 //   {"do": "rotate"}                                          new keys, under new names
 //   {"do": "thick", "is": true}                               claims stand in the ID token, or at the userinfo endpoint
+//   {"do": "groups", "account": A, "groups": [G]}             what the groups claim of this account says from now on
 //
 // An account's name is its subject; `…-unverified` has an address that is not verified.
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import { createInterface } from 'node:readline';
 
 console.info = console.error;   // stdout is for answers
@@ -20,9 +24,15 @@ const { Provider } = await import(process.env.OIDC_PROVIDER ?? 'oidc-provider');
 
 let handle;
 let thick = false;
-const server = createServer((request, response) => handle(request, response));
-await new Promise((done) => server.listen(0, '127.0.0.1', done));
-const issuer = `http://127.0.0.1:${server.address().port}`;
+const groups = new Map();
+const listener = (request, response) => handle(request, response);
+const [at, certificate, key] = process.argv.slice(2);
+const server = at
+  ? createSecureServer({ cert: readFileSync(certificate), key: readFileSync(key) }, listener)
+  : createServer(listener);
+const { hostname, port } = new URL(at ?? 'http://127.0.0.1:0');
+await new Promise((done) => server.listen(Number(port), hostname, done));
+const issuer = at ?? `http://127.0.0.1:${server.address().port}`;
 
 function keys() {
   return [
@@ -66,7 +76,7 @@ function begin(jwks) {
         email: `${id}@example.com`,
         email_verified: !id.endsWith('-unverified'),
         preferred_username: id,
-        groups: ['sre', 'dev'],
+        groups: groups.get(id) ?? ['sre', 'dev'],
       }),
     }),
   });
@@ -134,6 +144,9 @@ for await (const line of createInterface({ input: process.stdin })) {
       case 'thick':
         thick = command.is;
         begin(jwks);
+        break;
+      case 'groups':
+        groups.set(command.account, command.groups);
         break;
       default:
         throw new Error(`no such command: ${line}`);

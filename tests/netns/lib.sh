@@ -11,6 +11,7 @@
 #   laptop2  `postern up` as bob, group visitors       server  wireguard-go + wg as the far end of `postern up`
 #   outside  no key: the attacker on the Internet      inet    routes between everybody, owns the .1 addresses
 #
+# A test may name more hosts: idp, 198.51.100.15, an identity provider.
 # IPv6: laptops 2001:db8:100::11…66/64, gateway 2001:db8:203::2, private side 2001:db8:77::1 and ::2.
 # No packet leaves the machine. Namespaces are named postern-PID-HOST. Each host has its own /run, /var/lib
 # and HOME. Whatever ends the script (exit, failure, ^C, TERM) takes everything away; processes end by pid.
@@ -24,7 +25,7 @@ REPO=$(cd "$NETNS_DIR/../.." && pwd)
 BIN=${POSTERN_BIN:-$REPO/target/release}
 PYTHON=$([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || command -v python3)
 
-for part in world process check services postern enrol stock load; do
+for part in world process check services postern enrol login stock load; do
   # shellcheck source=/dev/null
   source "$NETNS_DIR/lib/$part.sh"
 done

@@ -8,7 +8,7 @@ NODES=(192.0.2.10 5.75.198.10 91.107.250.5 65.109.212.122)
 PRIVATE_GATEWAY=10.77.0.1 PRIVATE_CLUSTER=10.77.0.2
 
 # The number that a host has on the underlay: 198.51.100.N and 2001:db8:100::N.
-host_number() { case $1 in laptop) echo 11 ;; laptop2) echo 12 ;; stock) echo 13 ;; server) echo 14 ;; outside) echo 66 ;; esac; }
+host_number() { case $1 in laptop) echo 11 ;; laptop2) echo 12 ;; stock) echo 13 ;; server) echo 14 ;; idp) echo 15 ;; outside) echo 66 ;; esac; }
 
 # Makes the scratch directory and every host; fewer where HOSTS names fewer.
 world_up() {
