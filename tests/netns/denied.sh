@@ -9,6 +9,8 @@ client_up laptop ana-laptop ana@example.com admins
 client_up laptop2 bob-laptop bob@example.com visitors
 stock_client stock carol-phone carol@example.com admins "$PRIVATE_GATEWAY/32" 100.96.0.0/16
 
+none_open() { [ "$(admin flows list -o json | jq length)" = 0 ]; }
+
 # Something listens everywhere, so that only the gateway can be what refuses.
 stream_server $KUBE 8080
 udp_server $KUBE 5354
@@ -18,6 +20,8 @@ wait_listening gateway-listener
 wait_listening laptop-listener
 assert_probe laptop open 1000 tcp $KUBE 22
 assert_probe stock open 1000 tcp $KUBE 22
+# Their last segments must not be taken for those of a denied attempt.
+wait_for 5 "the end of both connections" none_open
 phone=$(address_of carol-phone) laptop=$(address_of ana-laptop)
 
 step "a third port is refused at once, other protocols are prohibited at once"
