@@ -146,6 +146,10 @@ impl Gateway {
         out: &mut impl Outbox,
         now: Now,
     ) -> Result<PeerId, AddError> {
+        // The key before the one in force: who adds it has not heard of the change.
+        if self.former.contains_key(&device.key) {
+            return Err(AddError::Duplicate(device.key));
+        }
         let peer = self
             .peers
             .add(device.key, &self.tunnel(preshared), endpoint)?;

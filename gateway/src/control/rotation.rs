@@ -39,7 +39,11 @@ impl Control {
         };
         self.may_give()?;
         let _alone = self.changing.lock().await;
-        let replaced = self.store.device(name).await?.next_key;
+        let pending = self.store.pending_rotations().await?.into_iter();
+        let before = pending
+            .map(|(device, next, preshared)| (device.record.name, next, preshared))
+            .find(|(device, ..)| device == name)
+            .map(|(_, next, preshared)| (next, preshared));
         let (next, now) = (request.public_key, Clock::now().wall.seconds());
         let device = self
             .store
@@ -50,7 +54,8 @@ impl Control {
                 true => taken(&problem.error),
                 false => problem,
             })?;
-        self.accept(&device.record, next, preshared).await?;
+        let replaced = before.as_ref().map(|(key, _)| *key);
+        self.accept(&device.record, next, preshared, before).await?;
         if let Some(replaced) = replaced.filter(|replaced| *replaced != next) {
             self.silence(&replaced).await;
         }
@@ -110,6 +115,7 @@ impl Control {
         record: &DeviceRecord,
         next: PublicKey,
         preshared: Option<PresharedKey>,
+        before: Option<(PublicKey, Option<PresharedKey>)>,
     ) -> Result<(), DeviceProblem> {
         let accepted = self.workers.rotate_device(record, next, preshared).await;
         let problem = match accepted {
@@ -124,7 +130,20 @@ impl Control {
             }
             Err(error) => unavailable(&error),
         };
-        self.store.cancel_rotation(&record.name).await?;
+        let name = &record.name;
+        match before {
+            // The data plane may have seen that one at work already, and says so next.
+            Some((key, preshared)) => {
+                let now = Clock::now().wall.seconds();
+                let kept = self
+                    .store
+                    .begin_rotation(name, &key, preshared.as_ref(), now);
+                kept.await?;
+            }
+            None => {
+                self.store.cancel_rotation(name).await?;
+            }
+        }
         Err(problem)
     }
 

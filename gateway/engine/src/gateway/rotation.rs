@@ -14,6 +14,8 @@ impl Gateway {
     ///
     /// # Errors
     /// In words: there is no such device, it has a throw-away key, or the next key is somebody's.
+    /// The key before the one in force is no device's here: who names it has not heard of the
+    /// change, and would forget the key in force.
     pub fn rotate_device(
         &mut self,
         key: &PublicKey,
@@ -21,7 +23,9 @@ impl Gateway {
         preshared: Option<&PresharedKey>,
     ) -> Result<(), String> {
         let current = self
-            .find_device(key)
+            .peers
+            .find(key)
+            .filter(|peer| self.devices.get(*peer).is_some())
             .ok_or_else(|| format!("no device has the key {key}"))?;
         let device = self.devices.get_mut(current);
         if device

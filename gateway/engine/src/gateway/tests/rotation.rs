@@ -221,3 +221,27 @@ fn only_a_free_key_can_be_the_next() {
     );
     assert_eq!(world.gateway.peers().len(), 2);
 }
+
+/// Two changes in a row that the control plane has not heard of would leave it with a key that
+/// names no device: nobody could cut it off.
+#[test]
+fn the_key_before_gets_no_next_key_and_is_no_new_device() {
+    let mut world = World::new(&["platform"]);
+    open(&mut world);
+    let old = *world.laptops[0].peers.our_key();
+    let next = next_key(&mut world, 50);
+    world.connect(next);
+    let third = PrivateKey::from_random([51; 32]).public();
+    assert!(world.gateway.rotate_device(&old, third, None).is_err());
+    let (mut outs, now) = (Outs::default(), world.now);
+    let device = world.gateway.devices().iter().next().expect("one").1;
+    let mut device = device.device.clone();
+    device.key = old;
+    let added = world.gateway.add_device(device, None, None, &mut outs, now);
+    assert!(added.is_err());
+    let gone = world
+        .gateway
+        .remove_device(&old, CloseReason::Revoked, now.mono, &mut outs, now);
+    assert_eq!(gone, Some(Cut { flows: 1 }));
+    assert!(world.gateway.peers().is_empty());
+}
