@@ -23,7 +23,8 @@ pub(crate) struct Asked {
     pub(crate) told: usize,
     pub(crate) policies: Vec<String>,
     pub(crate) killed: usize,
-    /// Says no to the next device.
+    pub(crate) added: Vec<DeviceRecord>,
+    /// Says no to the next device, or to the next new key.
     pub(crate) refuse: bool,
     pub(crate) flows: Vec<FlowView>,
     pub(crate) snapshot: WorkerSnapshot,
@@ -63,14 +64,18 @@ impl FakeWorker {
             WorkerCommand::AddDevice { device, done } => {
                 let answer = if std::mem::take(&mut asked.refuse) {
                     Err("the table of devices is full".to_owned())
+                } else if asked.added.iter().any(|known| known.key == device.key) {
+                    Err("the key already belongs to a peer".to_owned())
                 } else {
-                    asked.devices.push(device.name);
+                    asked.devices.push(device.name.clone());
+                    asked.added.push(*device);
                     Ok(())
                 };
                 let _ = done.send(answer);
             }
-            WorkerCommand::RemoveDevice { done, .. } => {
+            WorkerCommand::RemoveDevice { key, done, .. } => {
                 asked.removed += 1;
+                asked.added.retain(|known| known.key != key);
                 let _ = done.send(cut);
             }
             WorkerCommand::UpdateDevice { device, done, .. } => {
@@ -78,8 +83,13 @@ impl FakeWorker {
                 let _ = done.send(cut);
             }
             WorkerCommand::RotateDevice { next, done, .. } => {
-                asked.rotated.push(next);
-                let _ = done.send(Ok(()));
+                let answer = if std::mem::take(&mut asked.refuse) {
+                    Err("no room for another peer".to_owned())
+                } else {
+                    asked.rotated.push(next);
+                    Ok(())
+                };
+                let _ = done.send(answer);
             }
             WorkerCommand::Tell { .. } => asked.told += 1,
             WorkerCommand::SetPolicy { policy, done, .. } => {

@@ -20,8 +20,12 @@ impl Control {
     pub async fn add_device(&self, new: &NewDevice) -> Result<DeviceAdded, Problem> {
         let _alone = self.changing.lock().await;
         let (config, policy) = (self.config.get(), self.policy.current());
-        let (device, added) = enrol(&self.store, &config, &policy, self.public_key, new).await?;
-        match self.workers.add_device(device.record).await {
+        let (_, added) = enrol(&self.store, &config, &policy, self.public_key, new).await?;
+        let terms = Terms::of(&config);
+        let now = Clock::now().wall.seconds();
+        // How it stands counts from the first packet: its user may be disabled.
+        let record = self.store.record(&new.name, now, &terms).await?;
+        match self.workers.add_device(record).await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => {
                 self.store.forget_new_device(&new.name).await?;

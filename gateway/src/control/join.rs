@@ -109,7 +109,8 @@ impl Control {
             .joined_before(&invitation.id, &request.public_key, hash.as_deref())
             .await?;
         if let Some(joined) = before {
-            return self.again(joined).await;
+            let _alone = self.changing.lock().await;
+            return self.again(joined, &request.public_key).await;
         }
         // Asked again inside the transaction; here it saves the work of what comes between.
         match invitation.state(Clock::now().wall.seconds()) {
@@ -137,6 +138,10 @@ impl Control {
             .store
             .join(&join, || Clock::now().wall.seconds())
             .await?;
+        if joined.again {
+            // The same request was faster. What it was given is not taken back.
+            return self.again(joined, &request.public_key).await;
+        }
         let name = &joined.device.record.name;
         let now = Clock::now().wall.seconds();
         self.store.save_report(name, &facts, now).await?;
@@ -174,10 +179,18 @@ impl Control {
         }
     }
 
-    /// The answer got lost: here it is again.
-    async fn again(&self, joined: Joined) -> Result<JoinAnswer, NoJoin> {
-        let _alone = self.changing.lock().await;
-        let record = self.as_it_stands(&joined.device.record.name).await?;
+    /// The answer got lost: here it is again. The caller holds `changing`.
+    async fn again(&self, mut joined: Joined, key: &PublicKey) -> Result<JoinAnswer, NoJoin> {
+        let name = joined.device.record.name.clone();
+        // It may have been revoked, or have got another key, while this waited for its turn.
+        joined.device = self.store.device(&name).await?;
+        if joined.device.revoked.is_some() {
+            return Err(JoinError::Revoked.into());
+        }
+        if joined.device.record.key != *key {
+            return Err(JoinError::Used.into());
+        }
+        let record = self.as_it_stands(&name).await?;
         // Its worker knows it, unless it gave no answer the first time.
         let added = self.workers.add_device(record.clone()).await;
         if let Err(error) = added {

@@ -225,7 +225,7 @@ impl Store {
         Ok(Some((device, self.column(&row, "kem_ciphertext")?)))
     }
 
-    /// Only while the device still has the key that it joined with, and may connect.
+    /// Only while the device may connect.
     async fn with_device(
         &self,
         found: Option<(String, Option<String>)>,

@@ -6,7 +6,9 @@ use crate::api::{InvitationView, Invite, Invited, LoginView, SetAttribute, UserV
 use crate::device_api::DeviceProblem;
 use crate::store::{InvitationState, Kind, Require};
 use postern_engine::standing::Held;
-use postern_proto::device_api::{ErrorCode, JoinAnswer, JoinRequest, State as Stands};
+use postern_proto::device_api::{
+    ErrorCode, JoinAnswer, JoinRequest, RotateRequest, State as Stands,
+};
 use postern_proto::invitation::Invitation;
 use postern_proto::kem::KemSecret;
 use postern_proto::keys::PublicKey;
@@ -320,4 +322,82 @@ async fn an_invitation_that_gives_too_much_or_nothing_is_refused() {
     assert!(world.fake.asked().devices.is_empty());
     let list: Vec<InvitationView> = world.client.get("/v1/invitations").await.expect("list");
     assert_eq!(list, []);
+}
+
+#[tokio::test]
+async fn the_same_request_twice_at_once_is_one_device() {
+    let world = World::start().await;
+    let invited = world.invite(&personal()).await;
+    let request = wish(1);
+    let (one, two) = tokio::join!(
+        world.join(&invited, &request),
+        world.join(&invited, &request)
+    );
+    assert_eq!(one.expect("joined"), two.expect("the same answer"));
+    assert_eq!(world.show("laptop-1").await.state, DeviceState::Active);
+    let other = world.join(&invited, &wish(2)).await;
+    let other = other.expect_err("it is spent");
+    assert_eq!(other.code, ErrorCode::InvitationUsed);
+}
+
+/// The request for the lost answer is under way, and waits, while the device is revoked.
+#[tokio::test]
+#[allow(
+    clippy::await_holding_lock,
+    reason = "the worker, a thread, is to stand still"
+)]
+async fn a_lost_answer_told_again_brings_no_revoked_device_back() {
+    let world = World::start().await;
+    let invited = world.invite(&personal()).await;
+    let request = wish(1);
+    world.join(&invited, &request).await.expect("joined");
+    let busy = world.fake.asked();
+    let (first, revoked, again, ()) = tokio::join!(
+        world.control.approve_device("laptop-1"),
+        world.control.revoke_device("laptop-1"),
+        world.join(&invited, &request),
+        async {
+            // One connection serves all in turn, so the others have come as far as they can.
+            for _ in 0..50 {
+                world.control.store.count_active().await.expect("counted");
+            }
+            drop(busy);
+        }
+    );
+    first.expect("approved");
+    revoked.expect("revoked");
+    let again = again.expect_err("it is gone");
+    assert_eq!(again.code, ErrorCode::InvitationRevoked);
+    let known = world.fake.asked().added.clone();
+    assert!(known.iter().all(|device| device.name != "laptop-1"));
+}
+
+#[tokio::test]
+async fn a_device_added_by_hand_stands_as_its_user_does() {
+    let world = World::start().await;
+    world.add("ana", 1).await.expect("added");
+    let disable = "/v1/users/ana@example.com/disable";
+    world.post(disable).await.expect("disabled");
+    world.add("ana-2", 2).await.expect("added");
+    let added = world.fake.asked().added.last().cloned().expect("added");
+    assert_eq!(added.standing.held, Some(Held::UserDisabled));
+}
+
+#[tokio::test]
+async fn a_next_key_that_is_refused_takes_the_one_before_from_nobody() {
+    let world = World::start().await;
+    world.add("ana", 1).await.expect("added");
+    let request = |seed| RotateRequest {
+        public_key: key(seed),
+        kem_key: None,
+    };
+    let accepted = world.control.rotate("ana", None, &request(2)).await;
+    accepted.expect("accepted");
+    world.fake.asked().refuse = true;
+    let refused = world.control.rotate("ana", None, &request(3)).await;
+    let refused = refused.expect_err("the worker has another key in force");
+    assert_eq!(refused.code, ErrorCode::Unavailable);
+    // What the worker had seen by then.
+    world.control.rotated(&key(1), &key(2)).await;
+    assert_eq!(world.show("ana").await.public_key, key(2));
 }
