@@ -1,5 +1,6 @@
 //! Logins against an issuer on loopback that lies on demand, and against no mail server at all.
 
+use super::pending::after;
 use super::*;
 use crate::config::Config;
 use axum::extract::State;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 mod email;
