@@ -5,11 +5,10 @@ use crate::api::DeviceState;
 use crate::audit::{Actor, AuditEvent};
 use crate::device_api::DeviceProblem;
 use crate::enrol::include_list;
-use crate::store::{Device, Terms};
-use crate::worker_api::{Cut, DeviceRecord};
+use crate::store::Device;
+use crate::worker_api::DeviceRecord;
 use postern_engine::standing::Standing;
 use postern_io::clock::Clock;
-use postern_proto::control::Message;
 use postern_proto::device_api::{
     CheckView, ClientConfig, DeviceStatus, ErrorCode, SessionView, State,
 };
@@ -52,33 +51,6 @@ impl Control {
             let _ = write!(told.version, "{byte:02x}");
         }
         told
-    }
-
-    /// The device's record with its standing, as the store has it now.
-    pub(super) async fn as_it_stands(&self, name: &str) -> Result<DeviceRecord, DeviceProblem> {
-        let terms = Terms::of(&self.config.get());
-        let now = Clock::now().wall.seconds();
-        Ok(self.store.record(name, now, &terms).await?)
-    }
-
-    /// Makes the data plane judge by what the store says. What that ends is cut when this
-    /// returns. [`Control::changing`](super::Control) is held by the caller.
-    pub(super) async fn put_in_force(
-        &self,
-        name: &str,
-    ) -> Result<(DeviceRecord, Cut), DeviceProblem> {
-        let record = self.as_it_stands(name).await?;
-        let updated = self.workers.update_device(record.clone()).await;
-        let cut = updated.map_err(|error| unavailable(&error))?;
-        Ok((record, cut))
-    }
-
-    /// Tells the device's client, if one listens, to look again.
-    pub(super) fn tell_changed(&self, record: &DeviceRecord) {
-        if let Err(error) = self.workers.tell(record, Message::Changed) {
-            // It asks by itself, a little later.
-            tracing::debug!(%error, device = record.name, "a client is not told of a change");
-        }
     }
 
     pub(super) fn status_of(

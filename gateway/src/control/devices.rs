@@ -109,16 +109,16 @@ impl Control {
         let cut = self
             .workers
             .remove_device(&device.record, RemoveReason::Revoked)
-            .await
-            .map_err(|error| {
-                let help = "the device is revoked in the store, but its flows may live until the \
-                            gateway is restarted: restart it now";
-                Problem::unable(error.to_string(), help)
-            })?;
+            .await;
         if let Some(next) = next {
-            // The worker forgot it with the device; here the front door does.
+            // The worker forgets it with the device; here the front door does.
             self.workers.strike(next).await?;
         }
+        let cut = cut.map_err(|error| {
+            let help = "the device is revoked in the store, but its flows may live until the \
+                        gateway is restarted: restart it now";
+            Problem::unable(error.to_string(), help)
+        })?;
         self.devices
             .store(self.store.count_active().await?, Ordering::Relaxed);
         Ok(CutView { flows: cut.flows })

@@ -2,9 +2,9 @@
 
 use super::Control;
 use super::login::session_end;
+use super::refresh::NotInForce;
 use crate::audit::Actor;
-use crate::device_api::DeviceProblem;
-use crate::store::{Session, Terms};
+use crate::store::{Session, StoreError, Terms};
 use postern_io::clock::Clock;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,13 +37,13 @@ impl Control {
         };
         loop {
             tokio::time::sleep(TICK).await;
-            if let Err(problem) = self.tick(&mut duties).await {
-                tracing::warn!(%problem, "what time demands is late; it is tried again");
+            if let Err(error) = self.tick(&mut duties).await {
+                tracing::warn!(%error, "what time demands is late; it is tried again");
             }
         }
     }
 
-    async fn tick(&self, duties: &mut Duties) -> Result<(), DeviceProblem> {
+    async fn tick(&self, duties: &mut Duties) -> Result<(), NotInForce> {
         let now = Clock::now().wall.seconds();
         for session in self.store.sessions_due(now).await? {
             self.end_by_age(&session, now, duties).await?;
@@ -61,9 +61,8 @@ impl Control {
         while let Some(name) = duties.owed.first().cloned() {
             let _alone = self.changing.lock().await;
             match self.put_in_force(&name).await {
-                Ok(_) => {}
-                Err(problem) if is_gone(&problem) => {}
-                Err(problem) => return Err(problem),
+                Ok(_) | Err(NotInForce::Store(StoreError::NoDevice { .. })) => {}
+                Err(error) => return Err(error),
             }
             duties.owed.remove(&name);
         }
@@ -73,8 +72,8 @@ impl Control {
             };
             match self.as_it_stands(&name).await {
                 Ok(record) => self.tell_changed(&record),
-                Err(problem) if is_gone(&problem) => {}
-                Err(problem) => return Err(problem),
+                Err(StoreError::NoDevice { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
@@ -85,7 +84,7 @@ impl Control {
         session: &Session,
         now: u64,
         duties: &mut Duties,
-    ) -> Result<(), DeviceProblem> {
+    ) -> Result<(), NotInForce> {
         let _alone = self.changing.lock().await;
         let Some(ended) = self.store.end_session(&session.id, "age", now).await? else {
             return Ok(());
@@ -104,8 +103,4 @@ impl Control {
         let policy = self.policy.current().hash().full();
         (self.client_config().version, policy)
     }
-}
-
-fn is_gone(problem: &DeviceProblem) -> bool {
-    problem.code == postern_proto::device_api::ErrorCode::NotFound
 }

@@ -186,22 +186,29 @@ async fn a_session_ends_by_age_and_takes_its_groups_along() {
 }
 
 #[tokio::test]
-async fn clients_hear_of_another_configuration_and_standing_follows() {
+async fn clients_hear_of_another_configuration_or_policy_and_standing_follows() {
     let world = World::start().await;
     let text = std::fs::read_to_string(&world.config.path).expect("readable");
+    let all_told = async |before: usize| {
+        while world.fake.asked().told < before + 3 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
     let waiting = async {
         // The janitor has looked once when it tells of the second change.
         let mut told = 0;
-        for mtu in ["192.0.2.0/24", "192.0.2.0/25"] {
-            let changed = format!("{text}\ninclude: [{mtu}]\nsession: {{ required: true }}\n");
+        for include in ["192.0.2.0/24", "192.0.2.0/25"] {
+            let changed = format!("{text}\ninclude: [{include}]\nsession: {{ required: true }}\n");
             std::fs::write(&world.config.path, changed).expect("written");
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             world.control.config.reload();
-            while world.fake.asked().told < told + 3 {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
+            all_told(told).await;
             told = world.fake.asked().told;
         }
+        let wider = POLICY.replace("192.0.2.80", "192.0.2.81");
+        std::fs::write(&world.config.policy, wider).expect("written");
+        assert!(world.control.policy.reload().await.changed);
+        all_told(told).await;
     };
     tokio::select! {
         () = world.control.keep_time() => unreachable!("never returns"),
