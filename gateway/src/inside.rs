@@ -22,7 +22,7 @@ use postern_stack::driver::{Listener, Net};
 use postern_stack::{Config, Counters, Limits, Stack};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -46,17 +46,21 @@ pub struct Inside {
 pub struct Handle {
     net: Net,
     packets: mpsc::WeakSender<ControlPacket>,
+    /// For each worker.
+    answers: Arc<[Arc<AtomicU64>]>,
     lost: Arc<Lost>,
     http: Arc<Server>,
 }
 
 /// What it counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Connections and what came of them.
     pub stack: Counters,
     /// Packets that wait for the stack, of [`PACKET_QUEUE`].
     pub packets: u64,
+    /// Answers that wait for each worker, of [`ANSWER_QUEUE`].
+    pub answers: Vec<u64>,
     /// Packets for it that found its queue full.
     pub lost_in: u64,
     /// Answers that found a worker's queue full.
@@ -82,7 +86,7 @@ impl Inside {
             mut answers,
             ..
         } = ends;
-        let lost = answers.lost();
+        let (lost, waiting) = (answers.lost(), answers.waiting());
         let stack = Stack::new(Config {
             addresses,
             mtu: usize::from(mtu),
@@ -94,6 +98,7 @@ impl Inside {
         let handle = Handle {
             net: net.clone(),
             packets: handed,
+            answers: waiting.into(),
             lost,
             http: Arc::default(),
         };
@@ -164,10 +169,12 @@ impl Handle {
     #[must_use]
     pub fn facts(&self) -> Facts {
         let packets = self.packets.upgrade();
+        let load = |count: &Arc<AtomicU64>| count.load(Ordering::Relaxed);
         let waiting = packets.map_or(0, |sender| sender.max_capacity() - sender.capacity());
         Facts {
             stack: self.net.counters(),
             packets: waiting as u64,
+            answers: self.answers.iter().map(load).collect(),
             lost_in: self.lost.incoming.load(Ordering::Relaxed),
             lost_out: self.lost.outgoing.load(Ordering::Relaxed),
             in_flight: self.http.in_flight(),

@@ -5,7 +5,7 @@ test_begin
 world_up
 services_up
 stream_server $KUBE 7000
-gateway_up "posture: { report_every: 10s }"
+gateway_up
 client_up laptop ana-laptop ana@example.com admins
 heard() { client laptop status -o json | jq -e ".device.$1" >/dev/null; }
 
@@ -30,8 +30,10 @@ routed() { in_ip laptop route get 192.0.2.77 | grep -q 'dev postern'; }
 ! routed || fail "192.0.2.77 to be beside the tunnel before" "$(in_ip laptop route get 192.0.2.77)"
 { policy | sed 's/^targets:/&\n  more: { addresses: [192.0.2.77], ports: [443\/tcp] }/'; } | policy_put
 assert_ok "policy reload" admin policy reload
-wait_for 15 "the new target to be routed, with the next report" routed
+wait_for 2 "the new target to be routed, long before the next report" routed
 assert_match "the profile" '192\.0\.2\.77' "$(cat "$W/host/laptop/profile")"
+echo 'keepalive: 20s' >>"$GW/gateway.yaml"
+wait_for 3 "the profile to follow gateway.yaml" grep -qE 'keepalive: "?20s' "$W/host/laptop/profile"
 assert_eq "mode of the profile" 600 "$(stat -c %a "$W/host/laptop/profile")"
 assert_eq "what reports and questions met" null "$(client laptop status -o json | jq -c .trouble)"
 assert_alive talk "the stream"

@@ -5,7 +5,7 @@ test_begin
 world_up
 services_up
 stream_server $KUBE 7000
-gateway_up
+gateway_up "workers: 2"
 joined laptop --user ana@example.com --group admins
 wait_for 5 "the target" is_open laptop
 key_of() { admin device show laptop-laptop -o json | jq -r .public_key; }

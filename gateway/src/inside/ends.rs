@@ -49,6 +49,7 @@ pub struct WorkerEnd {
     packets: mpsc::Sender<ControlPacket>,
     rotated: mpsc::Sender<Rotated>,
     answers: Receiver<Answer>,
+    waiting: Arc<AtomicU64>,
     lost: Arc<Lost>,
     /// Never more than the worker has devices.
     untold: VecDeque<Rotated>,
@@ -62,8 +63,16 @@ type Wake = Box<dyn Fn() + Send>;
 
 /// The way back to all workers.
 pub(super) struct Answers {
-    workers: Vec<(SyncSender<Answer>, Wake)>,
+    workers: Vec<Way>,
     lost: Arc<Lost>,
+}
+
+/// The way back to one worker.
+struct Way {
+    answers: SyncSender<Answer>,
+    /// How many are in the channel, which does not say.
+    waiting: Arc<AtomicU64>,
+    wake: Wake,
 }
 
 impl Default for Ends {
@@ -92,11 +101,17 @@ impl Ends {
     /// The end of the next worker, in the order of their places; `wake` ends its sleep.
     pub fn worker(&mut self, wake: impl Fn() + Send + 'static) -> WorkerEnd {
         let (to_worker, answers) = sync_channel(ANSWER_QUEUE);
-        self.answers.workers.push((to_worker, Box::new(wake)));
+        let waiting = Arc::new(AtomicU64::new(0));
+        self.answers.workers.push(Way {
+            answers: to_worker,
+            waiting: Arc::clone(&waiting),
+            wake: Box::new(wake),
+        });
         WorkerEnd {
             packets: self.to_packets.clone(),
             rotated: self.to_rotated.clone(),
             answers,
+            waiting,
             lost: Arc::clone(&self.answers.lost),
             untold: VecDeque::new(),
         }
@@ -136,6 +151,7 @@ impl WorkerEnd {
             let Ok((key, packet)) = self.answers.try_recv() else {
                 return false;
             };
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             send(&key, &packet);
         }
         true
@@ -147,14 +163,25 @@ impl Answers {
         Arc::clone(&self.lost)
     }
 
+    /// How many wait for each worker, of [`ANSWER_QUEUE`].
+    pub(super) fn waiting(&self) -> Vec<Arc<AtomicU64>> {
+        let each = self.workers.iter();
+        each.map(|way| Arc::clone(&way.waiting)).collect()
+    }
+
     /// To the worker that owns the device; it checks that the address is the device's own.
     pub(super) fn send(&mut self, key: &PublicKey, packet: &[u8]) {
         let place = destination(packet).map(|to| place(to, self.workers.len()));
         let sent = place
             .and_then(|place| self.workers.get(place))
-            .is_some_and(|(worker, wake)| {
-                let sent = worker.try_send((*key, packet.to_vec())).is_ok();
-                wake();
+            .is_some_and(|way| {
+                // Counted first: the worker may take it before this goes on.
+                way.waiting.fetch_add(1, Ordering::Relaxed);
+                let sent = way.answers.try_send((*key, packet.to_vec())).is_ok();
+                if !sent {
+                    way.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+                (way.wake)();
                 sent
             });
         if !sent {
@@ -225,8 +252,11 @@ mod tests {
             ends.answers.send(&PublicKey([1; 32]), &packet);
         }
         assert_eq!(ends.answers.lost().outgoing.load(Ordering::Relaxed), 5);
+        let waiting = ends.answers.waiting().remove(0);
+        assert_eq!(waiting.load(Ordering::Relaxed), ANSWER_QUEUE as u64);
         let mut taken = 0;
         while worker.answers(|_, _| taken += 1) {}
         assert_eq!(taken, ANSWER_QUEUE);
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
     }
 }

@@ -25,7 +25,10 @@ fn facts() -> Facts {
         mtu: None,
     };
     Facts {
-        inside: inside::Facts::default(),
+        inside: inside::Facts {
+            answers: vec![0, 7],
+            ..inside::Facts::default()
+        },
         sessions: Some(3),
         asked: CountsView {
             requests: [(("/v1/device", "ok".to_owned()), 4)].into(),
@@ -160,6 +163,7 @@ fn every_fact_has_its_line() {
         "postern_devices 2",
         "postern_devices_connected 1",
         "postern_control_requests_total{path=\"/v1/device\",code=\"ok\"} 4",
+        r#"postern_control_answers{worker="1"} 7"#,
         "postern_logins_total{outcome=\"login-refused\"} 2",
         "postern_sessions 3",
         "postern_policy_generation 2",

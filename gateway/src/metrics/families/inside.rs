@@ -6,6 +6,10 @@ use prometheus::proto::MetricFamily;
 
 pub(super) fn of(inside: &Facts) -> Vec<MetricFamily> {
     let stack = inside.stack;
+    let answers = inside.answers.iter().enumerate();
+    let answers: Vec<_> = answers
+        .map(|(worker, waiting)| (worker.to_string(), *waiting))
+        .collect();
     vec![
         gauge(
             "postern_control_connections",
@@ -42,6 +46,14 @@ pub(super) fn of(inside: &Facts) -> Vec<MetricFamily> {
             "postern_control_requests",
             "Requests to the control API at this moment.",
             one(inside.in_flight),
+        ),
+        gauge(
+            "postern_control_answers",
+            "Packets of the control API that wait for a worker to send them.",
+            answers
+                .iter()
+                .map(|(worker, waiting)| (vec![("worker", worker.as_str())], *waiting))
+                .collect(),
         ),
     ]
 }
