@@ -110,7 +110,7 @@ impl Control {
             .await?;
         if let Some(joined) = before {
             let _alone = self.changing.lock().await;
-            return self.again(joined, &request.public_key).await;
+            return self.again(joined, &request.public_key, from).await;
         }
         // Asked again inside the transaction; here it saves the work of what comes between.
         match invitation.state(Clock::now().wall.seconds()) {
@@ -140,27 +140,14 @@ impl Control {
             .await?;
         if joined.again {
             // The same request was faster. What it was given is not taken back.
-            return self.again(joined, &request.public_key).await;
+            return self.again(joined, &request.public_key, from).await;
         }
         let name = &joined.device.record.name;
         let now = Clock::now().wall.seconds();
         self.store.save_report(name, &facts, now).await?;
         let record = self.as_it_stands(name).await?;
         self.let_in(&joined, &record).await?;
-        let devices = self.store.count_active().await?;
-        self.devices.store(devices, Ordering::Relaxed);
-        let mut done = event(
-            &invitation.id,
-            from,
-            Outcome::Done,
-            None,
-            Some(words(&joined)),
-        );
-        done.object = Object {
-            kind: "device",
-            name: name.clone(),
-        };
-        self.note(done).await;
+        self.note_join(&joined, from).await?;
         Ok(self.answer(&joined, &record)?)
     }
 
@@ -180,7 +167,12 @@ impl Control {
     }
 
     /// The answer got lost: here it is again. The caller holds `changing`.
-    async fn again(&self, mut joined: Joined, key: &PublicKey) -> Result<JoinAnswer, NoJoin> {
+    async fn again(
+        &self,
+        mut joined: Joined,
+        key: &PublicKey,
+        from: Option<SocketAddr>,
+    ) -> Result<JoinAnswer, NoJoin> {
         let name = joined.device.record.name.clone();
         // It may have been revoked, or have got another key, while this waited for its turn.
         joined.device = self.store.device(&name).await?;
@@ -192,11 +184,28 @@ impl Control {
         }
         let record = self.as_it_stands(&name).await?;
         // Its worker knows it, unless it gave no answer the first time.
-        let added = self.workers.add_device(record.clone()).await;
-        if let Err(error) = added {
-            return Err(unavailable(&error).into());
+        match self.workers.add_device(record.clone()).await {
+            Ok(Ok(())) => self.note_join(&joined, from).await?,
+            // Known already: the line is written.
+            Ok(Err(_)) => {}
+            Err(error) => return Err(unavailable(&error).into()),
         }
         Ok(self.answer(&joined, &record)?)
+    }
+
+    /// Somebody has joined.
+    async fn note_join(&self, joined: &Joined, from: Option<SocketAddr>) -> Result<(), NoJoin> {
+        let devices = self.store.count_active().await?;
+        self.devices.store(devices, Ordering::Relaxed);
+        let invitation = joined.device.invitation.as_deref().unwrap_or_default();
+        let after = Some(words(joined));
+        let mut done = event(invitation, from, Outcome::Done, None, after);
+        done.object = Object {
+            kind: "device",
+            name: joined.device.record.name.clone(),
+        };
+        self.note(done).await;
+        Ok(())
     }
 
     fn answer(&self, joined: &Joined, record: &DeviceRecord) -> Result<JoinAnswer, DeviceProblem> {

@@ -173,6 +173,7 @@ impl Store {
              WHERE id = (SELECT invitation FROM redemptions WHERE device = $1)",
             "DELETE FROM redemptions WHERE device = $1",
             "DELETE FROM sessions WHERE device = $1",
+            "DELETE FROM reports WHERE device = $1",
             "DELETE FROM devices WHERE name = $1",
         ] {
             let done = sqlx::query(sql).bind(&device.record.name);
