@@ -141,6 +141,17 @@ fn a_revoked_device_stays_in_history_and_its_name_is_spent() {
 }
 
 #[test]
+fn a_wrong_name_spares_no_other() {
+    let fresh = Fresh::new("spare");
+    assert_eq!(code(&fresh.run(&["device", "add", "ana"])), Some(0));
+    let revoked = fresh.run(&["device", "revoke", "nobody", "ana", "noone"]);
+    assert_eq!(code(&revoked), Some(1));
+    assert!(out(&revoked).contains("ana is revoked"));
+    let told = err(&revoked);
+    assert!(told.contains("nobody") && told.contains("noone"), "{told}");
+}
+
+#[test]
 fn explain_answers_with_its_exit_code() {
     let fresh = Fresh::new("explain");
     let ask = |group: &str, to: &str| {

@@ -3,6 +3,7 @@
 
 mod change;
 
+use super::failure::each;
 use super::output::{self, Output};
 use super::{Failure, Where};
 use crate::admin::client::Client;
@@ -303,7 +304,7 @@ async fn revoke(place: &Where, names: &[String]) -> Result<u8, Failure> {
     if !running {
         say_offline();
     }
-    for name in names {
+    each(names, async |name| {
         if running {
             let path = device_path(name)? + "/revoke";
             let cut: CutView = client.post(&path, &()).await?;
@@ -319,8 +320,9 @@ async fn revoke(place: &Where, names: &[String]) -> Result<u8, Failure> {
             store.close().await;
             output::say(format_args!("{name} is revoked"))?;
         }
-    }
-    Ok(0)
+        Ok(())
+    })
+    .await
 }
 
 async fn enrol_offline(config: &Config, new: &NewDevice) -> Result<DeviceAdded, Failure> {

@@ -37,6 +37,26 @@ impl Failure {
     }
 }
 
+/// Does the same to each. One that fails spares no other: at the end they fail together.
+pub(super) async fn each(
+    names: &[String],
+    mut one: impl AsyncFnMut(&str) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
+    let mut failed: Option<Failure> = None;
+    for name in names {
+        if let Err(failure) = one(name).await {
+            failed = Some(match failed {
+                Some(before) => Failure {
+                    text: format!("{before}\n{failure}"),
+                    ..before
+                },
+                None => failure,
+            });
+        }
+    }
+    failed.map_or(Ok(0), Err)
+}
+
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -1,5 +1,6 @@
 //! `invite`, `invite list|revoke`. The string alone goes to stdout, so that it can be piped.
 
+use super::failure::each;
 use super::output::{self, Output};
 use super::{Failure, Where, span};
 use crate::api::{InvitationView, Invite, Invited};
@@ -169,7 +170,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
 
 async fn revoke(place: &Where, ids: &[String]) -> Result<u8, Failure> {
     let (_, client) = place.client()?;
-    for id in ids {
+    each(ids, async |id| {
         let path = format!("/v1/invitations/{}/revoke", super::path_part(id));
         let revoked: InvitationView = client.post(&path, &()).await?;
         let (id, used) = (&revoked.id, revoked.used);
@@ -177,6 +178,7 @@ async fn revoke(place: &Where, ids: &[String]) -> Result<u8, Failure> {
             "{id} is {}; {used} joined by it",
             revoked.state.text()
         ))?;
-    }
-    Ok(0)
+        Ok(())
+    })
+    .await
 }

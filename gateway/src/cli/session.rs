@@ -1,5 +1,6 @@
 //! `session list|revoke`.
 
+use super::failure::each;
 use super::output::{self, Output};
 use super::{Failure, Where, path_part};
 use crate::api::{CutView, LoginView};
@@ -64,10 +65,11 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
 
 async fn revoke(place: &Where, ids: &[String]) -> Result<u8, Failure> {
     let (_, client) = place.client()?;
-    for id in ids {
+    each(ids, async |id| {
         let path = format!("/v1/sessions/{}/revoke", path_part(id));
         let cut: CutView = client.post(&path, &()).await?;
         output::say(format_args!("{id} has ended; {} flows were cut", cut.flows))?;
-    }
-    Ok(0)
+        Ok(())
+    })
+    .await
 }

@@ -1,5 +1,6 @@
 //! `user list|show|disable|enable`.
 
+use super::failure::each;
 use super::output::{self, Output};
 use super::{Failure, Where, path_part};
 use crate::api::{CutView, UserView};
@@ -99,15 +100,16 @@ async fn show(place: &Where, name: &str, output: Output) -> Result<u8, Failure> 
 
 async fn set(place: &Where, names: &[String], verb: &str) -> Result<u8, Failure> {
     let (_, client) = place.client()?;
-    for name in names {
+    each(names, async |name| {
         let path = format!("/v1/users/{}/{verb}", path_part(name));
         let cut: CutView = client.post(&path, &()).await?;
         output::say(format_args!(
             "{name} is {verb}d; {} flows were cut",
             cut.flows
         ))?;
-    }
-    Ok(0)
+        Ok(())
+    })
+    .await
 }
 
 fn state(user: &UserView) -> &'static str {

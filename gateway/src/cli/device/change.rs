@@ -1,5 +1,6 @@
 //! `device approve|deny|attribute`. Only through the running gateway.
 
+use super::super::failure::each;
 use super::super::output;
 use super::super::{Failure, Where, path_part, span};
 use super::device_path;
@@ -80,12 +81,12 @@ pub(super) async fn decide(
     done: &str,
 ) -> Result<u8, Failure> {
     let (_, client) = place.client()?;
-    for name in names {
+    each(names, async |name| {
         let path = format!("{}/{verb}", device_path(name)?);
         let cut: CutView = client.post(&path, &()).await?;
-        say(&format!("{name} is {done}"), cut)?;
-    }
-    Ok(0)
+        say(&format!("{name} is {done}"), cut).map(|_| ())
+    })
+    .await
 }
 
 fn say(done: &str, cut: CutView) -> Result<u8, Failure> {
