@@ -84,13 +84,13 @@ pub struct DeviceState {
     /// The inner MTU that its client uses, bytes, and until when that counts.
     pub(crate) path_mtu: Option<(u16, Mono)>,
     /// When time alone changes a fact about it, as [`Gateway`](crate::gateway::Gateway) watches
-    /// it, and for which policy that was found out.
+    /// it; and for which policy that was found out, and when.
     pub(crate) due: Option<Wall>,
     /// The key that will replace its own once it is used.
     pub(crate) next: Option<PeerId>,
     /// The key that its own replaced last.
     pub(crate) former: Option<PublicKey>,
-    pub(crate) watched_for: Option<u64>,
+    pub(crate) watched_for: Option<(u64, Wall)>,
     index: Option<Place>,
 }
 

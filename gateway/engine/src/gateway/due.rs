@@ -1,14 +1,18 @@
 //! What time alone changes: a login ends, a report becomes stale, a login is too old for a rule.
 //! The live flows of the device are judged again at that moment, not with their next packet.
 //!
-//! Such moments are of the wall clock. It is compared with the other clock each time that
-//! [`Gateway::timeout`] is called, so a step of it counts from then on.
+//! Such moments are of the wall clock. While one is to come, the two clocks are compared at least
+//! every [`CLOCK_CHECK`], so that a step of it, or a sleep of the host, is noticed. A step back
+//! makes a moment come again: who opens a flow after it is watched anew.
 
 use super::{Gateway, SLICE};
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::outbox::Outbox;
 use postern_proto::peers::PeerId;
 use std::time::Duration;
+
+/// The longest pause between two looks at the wall clock.
+const CLOCK_CHECK: Duration = Duration::from_millis(500);
 
 impl Gateway {
     /// Notes when the flows of a device must be judged again: once for each policy and each
@@ -17,10 +21,13 @@ impl Gateway {
         let Some(device) = self.devices.get_mut(peer) else {
             return;
         };
-        if device.watched_for == Some(self.policy_generation) {
+        if let Some((generation, at)) = device.watched_for
+            && generation == self.policy_generation
+            && at <= now.wall
+        {
             return;
         }
-        device.watched_for = Some(self.policy_generation);
+        device.watched_for = Some((self.policy_generation, now.wall));
         let due = self.policy.next_change(&device.subject, now.wall);
         let before = std::mem::replace(&mut device.due, due);
         if before != due {
@@ -55,7 +62,7 @@ impl Gateway {
     pub(super) fn next_due(&self) -> Mono {
         self.due.first().map_or(Mono::NEVER, |&(Wall(at), _)| {
             let wait = at.saturating_sub(self.clocks.wall.0);
-            self.clocks.mono + Duration::from_nanos(wait)
+            self.clocks.mono + Duration::from_nanos(wait).min(CLOCK_CHECK)
         })
     }
 }

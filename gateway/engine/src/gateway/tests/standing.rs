@@ -453,3 +453,34 @@ fn a_change_of_one_device_judges_no_flow_of_another() {
     assert_eq!(who(&world), before);
     assert_eq!(world.gateway.flows.of(theirs), [slot]);
 }
+
+#[test]
+fn a_wall_clock_that_steps_ahead_is_noticed_within_half_a_second() {
+    let mut world = with_login(|_| {});
+    open(&mut world);
+    world.tick(Duration::from_secs(1));
+    // The host slept, or somebody set its clock.
+    world.now.wall = world.now.wall + Duration::from_secs(7200);
+    let soon = world.now.mono + Duration::from_millis(500);
+    assert!(world.gateway.next_deadline() <= soon);
+    world.tick(Duration::from_millis(500));
+    assert_eq!(last_closed(&mut world).1, CloseReason::Session);
+}
+
+#[test]
+fn a_login_that_lives_again_because_the_clock_stepped_back_ends_again() {
+    let mut world = with_login(|_| {});
+    open(&mut world);
+    world.now = world.now.after(Duration::from_secs(3599));
+    world.connect(0);
+    world.tick(Duration::from_secs(1));
+    assert_eq!(world.gateway.closed(CloseReason::Session), 1);
+    world.now.wall = Wall(world.now.wall.0 - 60 * SECOND);
+    let from = ("100.96.0.2", 5000);
+    world.target.clear();
+    world.send(0, &tcp(SYN, from, KUBE, 1, 0));
+    assert_eq!(world.target.len(), 1, "it lives by this clock");
+    world.reply(&tcp(SYN | ACK, KUBE, from, 900, 2));
+    world.tick(Duration::from_secs(60));
+    assert_eq!(world.gateway.closed(CloseReason::Session), 2);
+}
