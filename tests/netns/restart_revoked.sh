@@ -30,6 +30,22 @@ key=$(admin device show ana-laptop -o json | jq -r .public_key)
 assert_fails "device add with the same key" admin device add ana-third --user ana@example.com --public-key "$key"
 assert_fails "device add with the same name" admin device add ana-laptop --user ana@example.com
 
+step "a device that was about to take another key: revoked with that one, over kill -9"
+stock_client stock bob-phone bob@example.com admins 100.96.0.1/32
+assert_probe stock open 5000 tcp $KUBE 7000
+next=$(wg genkey)
+code=$(in_ns stock curl -s -m 5 -o "$W/said" -w '%{http_code}' -H 'content-type: application/json' \
+  -d "{\"public_key\":\"$(wg pubkey <<<"$next")\"}" http://100.96.0.1:9477/v1/keys)
+assert_eq "the answer to a new key" 200 "$code"
+assert_ok "revoke" admin device revoke bob-phone
+stop gateway KILL || true
+gateway_start
+assert_eq "the state after a restart" revoked "$(state_of bob-phone)"
+in_ns stock wg set wg0 private-key /dev/stdin <<<"$next"
+capture_start answers stock eth0 "src host $GATEWAY4 and udp"
+assert_match "the target, with the key that was to come" '^(timeout|unreachable)' "$(probe stock tcp $KUBE 7000)"
+assert_eq "answers to it" "" "$(capture_stop answers stock inet 198.51.100.13)"
+
 step "history stays: who it was, and every line of the log"
 assert_eq "the user in the history" ana@example.com "$(admin device show ana-laptop -o json | jq -r .user)"
 assert_ok "flows verify" admin flows verify

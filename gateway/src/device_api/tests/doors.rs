@@ -309,6 +309,35 @@ async fn a_key_is_replaced_once_the_new_one_is_used() {
 }
 
 #[tokio::test]
+async fn a_revoked_device_is_revoked_with_the_key_that_was_to_come() {
+    let world = World::start().await;
+    let next = key(60);
+    let asked = world.post(BO, "/v1/keys", json!({ "public_key": next }));
+    assert_eq!(asked.await.0, 200);
+    world
+        .control
+        .revoke_device("bo-laptop")
+        .await
+        .expect("revoked");
+    // The data plane tells of a first packet that it saw just before.
+    world.control.rotated(&key(BO), &next).await;
+    for who in [BO, 60] {
+        assert_eq!(world.get(who, "/v1/device").await.0, 403);
+    }
+    let again = Store::open(&world.config.store_path(), world.config.pool)
+        .await
+        .expect("opens");
+    let device = again.device("bo-laptop").await.expect("remembered");
+    assert!(device.revoked.is_some() && device.next_key.is_none());
+    assert_eq!(device.record.key, key(BO), "as it was when it was revoked");
+    assert!(again.pending_rotations().await.expect("read").is_empty());
+    let taken = world
+        .post(ROBOT, "/v1/keys", json!({ "public_key": next }))
+        .await;
+    assert_eq!((taken.0, &taken.1["code"]), (409, &json!("taken")));
+}
+
+#[tokio::test]
 async fn a_key_of_somebody_is_taken() {
     let world = World::start().await;
     for whose in [key(BO), key(ROBOT), key(GUEST), key(99)] {
