@@ -1,6 +1,7 @@
 //! Addresses and prefixes of a target.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use postern_proto::invitation::GUESTS;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -89,6 +90,11 @@ pub(super) fn parse(text: &str) -> Result<IpNet, (String, String)> {
             what,
             format!("write `{whole}` for the whole network or `{host}` for the one host"),
         ));
+    }
+    if IpNet::from(GUESTS).contains(&net) {
+        let what = format!("`{text}` lies in {GUESTS}, which is for devices that have not joined");
+        let help = "nothing there is ever reached; take it out, or write the target's own address";
+        return Err((what, help.to_owned()));
     }
     Ok(net)
 }

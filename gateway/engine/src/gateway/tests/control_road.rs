@@ -96,7 +96,7 @@ fn a_guest_reaches_the_enrolment_api_and_nothing_else() {
     let wide = "
 version: 1
 targets:
-  all: { addresses: [\"2001:db8::/32\", \"fd70:6f73:7465:726e::/64\"], ports: [1-65535/tcp] }
+  all: { addresses: [\"2001:db8::/32\", \"fd70:6f73:7465::/48\"], ports: [1-65535/tcp] }
 rules:
   - { name: everybody, action: allow, from: anyone, to: [all] }
 ";

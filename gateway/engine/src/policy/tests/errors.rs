@@ -244,6 +244,35 @@ fn host_bits_are_refused_with_the_masked_prefix() {
 }
 
 #[test]
+fn no_target_lies_among_devices_that_have_not_joined() {
+    let fault = |at: &str, text: &str| {
+        format!(
+            "{at} `{text}` lies in fd70:6f73:7465:726e::/64, which is for devices that have not \
+             joined | nothing there is ever reached; take it out, or write the target's own address"
+        )
+    };
+    for inside in [
+        "fd70:6f73:7465:726e::1",
+        "fd70:6f73:7465:726e::/64",
+        "fd70:6f73:7465:726e:8000::/65",
+    ] {
+        assert_eq!(
+            address(&format!("\"{inside}\"")),
+            [fault("4:20", inside)],
+            "{inside}"
+        );
+        let to = format!("{{ addresses: [\"{inside}\"], ports: [22/tcp] }}");
+        let at = rule(&format!(
+            "{{ name: r, action: allow, from: anyone, to: {to} }}"
+        ));
+        assert_eq!(at, [fault("6:63", inside)], "{inside}");
+    }
+    for beside in ["fd70:6f73:7465:726f::1", "fd70:6f73:7465::/48"] {
+        assert_eq!(address(&format!("\"{beside}\"")), [""; 0], "{beside}");
+    }
+}
+
+#[test]
 fn what_is_no_address_says_what_to_write() {
     assert_eq!(
         address("db.example.com"),
