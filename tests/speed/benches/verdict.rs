@@ -1,11 +1,13 @@
 //! What a verdict costs as rules grow: `cargo bench -p postern-speed --bench verdict`.
 //!
-//! The policies are the shapes that people write, and the two that hurt a plain index: every rule
-//! for the same address with its own group, and every rule for the same group with its own address.
+//! The policies are the shapes that people write, and the ones that hurt a plain index: every rule
+//! for the same address with its own group, every rule for the same group with its own address, and
+//! every rule for the same group and address with its own port and a condition on the login.
 #![allow(clippy::unwrap_used)]
 
 use divan::{Bencher, black_box};
 use postern_engine::policy::{Policy, Subject, SubjectIndex, Tuple};
+use postern_engine::standing::{Session, Standing};
 use postern_proto::now::Wall;
 use std::fmt::{self, Write as _};
 
@@ -14,7 +16,7 @@ const SIZES: [usize; 3] = [10, 1_000, 10_000];
 /// How the text of rule `i` names its group and its destination.
 type Shape = fn(usize) -> (String, String);
 
-const SHAPES: [(&str, Shape); 5] = [
+const SHAPES: [(&str, Shape); 6] = [
     ("own group, own address", |i| {
         (format!("groups: [g{i}]"), to(&address(i), "22/tcp"))
     }),
@@ -27,6 +29,12 @@ const SHAPES: [(&str, Shape); 5] = [
     ("one group, one address, own port", |i| {
         (
             "groups: [g0]".to_owned(),
+            to("10.0.0.0", &format!("{}/tcp", i + 1)),
+        )
+    }),
+    ("one group, one address, own port, young login", |i| {
+        (
+            "groups: [g0], session_age: 12h".to_owned(),
             to("10.0.0.0", &format!("{}/tcp", i + 1)),
         )
     }),
@@ -144,7 +152,18 @@ impl Ask {
             user: Some(inside(&from, "users").unwrap_or("somebody".to_owned())),
             groups: vec!["all-staff".to_owned(), group, "oncall".to_owned()],
             device: "laptop".to_owned(),
-            standing: Default::default(),
+            standing: Standing {
+                session: Some(Session {
+                    id: "s".into(),
+                    method: "oidc".into(),
+                    issuer: None,
+                    amr: Vec::new(),
+                    acr: None,
+                    since: Wall(0),
+                    until: None,
+                }),
+                ..Standing::default()
+            },
         };
         let ports = inside(&to, "ports").unwrap();
         let ports = if allowed {

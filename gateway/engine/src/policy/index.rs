@@ -6,8 +6,8 @@
 //!
 //! - *certain* rules, which ask for nothing but that name: port ranges that are disjoint, because
 //!   only the first rule can win a port; a binary search finds it;
-//! - *further* rules, which ask for other dimensions or for how the device stands too: in order,
-//!   until one applies.
+//! - *further* rules, which ask for other dimensions or for how the device stands too: any port
+//!   ranges, as an interval tree; of those that hold the port the first that applies.
 
 use super::Tuple;
 use super::error::{Faults, Place};
@@ -23,6 +23,9 @@ use postern_proto::now::Wall;
 use prefix_trie::PrefixMap;
 use std::net::IpAddr;
 use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
 
 /// Entries of all cells: names by prefixes by port ranges, over all rules. At some 100 bytes for
 /// a cell with one entry, 100 MB at worst.
@@ -50,8 +53,9 @@ struct PrefixId(u32);
 struct Cell {
     /// Disjoint, sorted by port.
     certain: Vec<Entry>,
-    /// In the order of the rules and of their destinations.
-    further: Vec<Entry>,
+    /// By port, as a balanced tree: the one in the middle is the root of what stands before it
+    /// and after it.
+    further: Vec<Node>,
 }
 
 #[derive(Clone, Copy)]
@@ -59,6 +63,15 @@ struct Entry {
     low: u16,
     high: u16,
     hit: Hit,
+}
+
+/// An entry, and what a look-up must know to pass the whole tree below it by.
+struct Node {
+    entry: Entry,
+    /// The highest port in the tree.
+    reach: u16,
+    /// The first rule in the tree.
+    first: u32,
 }
 
 impl Index {
@@ -163,7 +176,6 @@ impl Index {
 impl Cell {
     /// The first of `best` and the rules of this cell that has the port and applies.
     fn first(&self, port: u16, best: Option<Hit>, applies: impl Fn(Hit) -> bool) -> Option<Hit> {
-        let better = |hit: Hit, best: Option<Hit>| best.is_none_or(|best| hit < best);
         let mut best = best;
         let after = self.certain.partition_point(|entry| entry.low <= port);
         if let Some(entry) = after.checked_sub(1).and_then(|i| self.certain.get(i))
@@ -173,17 +185,66 @@ impl Cell {
         {
             best = Some(entry.hit);
         }
-        for entry in self
-            .further
-            .iter()
-            .take_while(|entry| better(entry.hit, best))
-        {
-            if (entry.low..=entry.high).contains(&port) && applies(entry.hit) {
-                return Some(entry.hit);
-            }
-        }
-        best
+        first_in(&self.further, port, best, &applies)
     }
+
+    fn sort(&mut self) {
+        self.certain.sort_unstable_by_key(|entry| entry.low);
+        let order = |Node { entry, .. }: &Node| (entry.low, entry.high, entry.hit);
+        self.further.sort_unstable_by_key(order);
+        grow(&mut self.further);
+    }
+}
+
+impl Node {
+    fn new(entry: Entry) -> Node {
+        Node {
+            entry,
+            reach: entry.high,
+            first: entry.hit.0,
+        }
+    }
+}
+
+/// The first of `best` and the rules of a tree that has the port and applies. Rules of the same
+/// ports are met in order, so that after one that applies the others are passed by.
+fn first_in(
+    tree: &[Node],
+    port: u16,
+    best: Option<Hit>,
+    applies: &impl Fn(Hit) -> bool,
+) -> Option<Hit> {
+    let (before, [root, after @ ..]) = tree.split_at(tree.len() / 2) else {
+        return best;
+    };
+    if root.reach < port || best.is_some_and(|best| best.0 < root.first) {
+        return best;
+    }
+    let mut best = first_in(before, port, best, applies);
+    let Entry { low, high, hit } = root.entry;
+    if port < low {
+        return best;
+    }
+    if port <= high && better(hit, best) && applies(hit) {
+        best = Some(hit);
+    }
+    first_in(after, port, best, applies)
+}
+
+fn better(hit: Hit, best: Option<Hit>) -> bool {
+    best.is_none_or(|best| hit < best)
+}
+
+/// Notes in every node what its tree holds; returns the same of the whole.
+fn grow(tree: &mut [Node]) -> Option<(u16, u32)> {
+    let (before, [root, after @ ..]) = tree.split_at_mut(tree.len() / 2) else {
+        return None;
+    };
+    for (reach, first) in [grow(before), grow(after)].into_iter().flatten() {
+        root.reach = root.reach.max(reach);
+        root.first = root.first.min(first);
+    }
+    Some((root.reach, root.first))
 }
 
 /// One number for a cell: 30 bits of prefix, 32 of name, 2 of protocol.
@@ -325,7 +386,7 @@ impl<'d> Builder<'d> {
             self.covered.push(Vec::new());
         }
         if !certain {
-            self.index.cells[at].further.push(entry);
+            self.index.cells[at].further.push(Node::new(entry));
             return;
         }
         for (low, high) in cover(&mut self.covered[at], entry.low, entry.high) {
@@ -337,7 +398,7 @@ impl<'d> Builder<'d> {
 
     fn finish(mut self) -> Index {
         for cell in &mut self.index.cells {
-            cell.certain.sort_unstable_by_key(|entry| entry.low);
+            cell.sort();
             cell.certain.shrink_to_fit();
             cell.further.shrink_to_fit();
         }
