@@ -157,6 +157,11 @@ impl World {
                 change,
                 pick,
             } => self.stand(which(laptop), change, pick),
+            Step::Rotate {
+                laptop,
+                lost,
+                preshared,
+            } => self.rotate(which(laptop), lost, preshared),
             Step::Restart { how } => self.restart(how),
             Step::Kill { nth } => self.kill(usize::from(nth)),
             Step::Wait { ms } => {
@@ -240,6 +245,7 @@ impl World {
             return Err(format!("revoking laptop {n} found {cut:?}"));
         }
         let expect = self.model.revoke(n, self.now);
+        self.laptops[n].keys.next = None;
         self.watch.disturb();
         let told = expect.laptop_told.clone();
         self.settle(outs, expect, None, "revoke")?;

@@ -384,9 +384,9 @@ impl World {
             ));
         }
         if self.gateway.devices().len() != self.model.devices.len()
-            || self.gateway.peers().len() != self.model.devices.len()
+            || self.gateway.peers().len() != self.model.devices.len() + self.next_keys()
         {
-            return Err("devices, peers and enrolments differ".into());
+            return Err("devices, keys and enrolments differ".into());
         }
         for n in self.model.devices.keys() {
             let peer = self.gateway.peers().find(&self.laptops[*n].public);

@@ -17,22 +17,29 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 mod conn;
+mod keys;
 
 use conn::syn;
 pub use conn::{Conn, ConnState};
+pub use keys::{Keys, Next};
 
 /// Inner MTU of every tunnel here.
 pub const MTU: u16 = 1420;
 const HELD: usize = 64;
 const HELD_BYTES: usize = 128 * 1024;
 
+/// The gateway's key, and where it is.
+pub type Gateway<'k> = (&'k PublicKey, SocketAddr);
+
 /// One laptop.
 #[derive(Debug)]
 pub struct Laptop {
-    /// Its key.
+    /// Its key, as the gateway has it in force.
     pub key: PrivateKey,
     /// Its public half: a curve operation, made once.
     pub public: PublicKey,
+    /// All its keys.
+    pub keys: Keys,
     /// Inner addresses.
     pub addresses: Vec<IpAddr>,
     /// Where it is on the Internet.
@@ -50,6 +57,7 @@ pub struct Laptop {
     /// Packets that its programs got.
     pub received: u64,
     side: Side,
+    keepalive: Option<Duration>,
     /// Keys that are good once the gateway has shown that it has them.
     learned: BTreeMap<u32, (u64, Mono)>,
     held: VecDeque<Packet>,
@@ -86,7 +94,7 @@ impl Laptop {
     pub fn new(
         n: usize,
         key: PrivateKey,
-        gateway: (&PublicKey, SocketAddr),
+        gateway: Gateway<'_>,
         stock: bool,
         keepalive: Option<Duration>,
         seed: u64,
@@ -110,7 +118,7 @@ impl Laptop {
             version: "sim".into(),
         };
         let side = if stock {
-            let mut peers = Peers::new(key.clone(), 0, 0, seed);
+            let mut peers = Peers::new(key.clone(), 0, 1, seed);
             let settings = Settings {
                 psk: None,
                 keepalive,
@@ -128,6 +136,7 @@ impl Laptop {
         Ok(Laptop {
             public: key.public(),
             key,
+            keys: Keys::default(),
             addresses,
             outer: ([203, 0, 113, low], 40_000 + u16::from(low)).into(),
             on: true,
@@ -137,6 +146,7 @@ impl Laptop {
             enrolled: 0,
             received: 0,
             side,
+            keepalive,
             learned: BTreeMap::new(),
             held: VecDeque::new(),
             probes: 0,
@@ -392,6 +402,7 @@ impl Laptop {
     /// Finds out which datagram carries which packet. `sealed` went out now; without it, what was
     /// held may have gone out, after a greeting.
     fn attach(&mut self, outs: Outs, sealed: Option<Packet>) -> Result<Vec<Sealed>, String> {
+        self.note_key();
         let count = outs
             .datagrams
             .iter()

@@ -228,6 +228,16 @@ pub fn receiver(datagram: &[u8]) -> Option<u32> {
         .flatten()
 }
 
+/// The index of the receiver that a message names.
+#[must_use]
+pub fn addressed(datagram: &[u8]) -> Option<u32> {
+    match datagram.first()? {
+        2 => word(datagram, 8),
+        3 | 4 => word(datagram, 4),
+        _ => None,
+    }
+}
+
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }

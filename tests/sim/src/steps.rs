@@ -111,6 +111,15 @@ pub enum Step {
         /// Which laptop.
         laptop: u8,
     },
+    /// A device gets another key.
+    Rotate {
+        /// Which laptop's.
+        laptop: u8,
+        /// The laptop does not hear of it.
+        lost: bool,
+        /// With a pre-shared key.
+        preshared: bool,
+    },
     /// A device stands differently: it is held or released, logs in or out, reports, is spoken of.
     Stand {
         /// Which laptop.
@@ -307,7 +316,7 @@ pub fn draw(count: usize, dice: &mut impl Dice) -> Vec<Step> {
 fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
     let laptop = dice.small(4);
     let host = dice.small(6);
-    match dice.roll(113) {
+    match dice.roll(117) {
         0..=15 => Step::Connect {
             laptop,
             host,
@@ -403,6 +412,11 @@ fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
             roam: dice.one_in(2),
         },
         101 => Step::Work { laptop },
+        113.. => Step::Rotate {
+            laptop,
+            lost: dice.one_in(4),
+            preshared: dice.one_in(2),
+        },
         103.. => Step::Stand {
             laptop,
             change: CHANGES[dice.index(CHANGES.len())],

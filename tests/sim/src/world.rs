@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod gateway;
+mod rotation;
 
 /// What can go wrong, in words.
 pub type Check<T = ()> = Result<T, String>;
@@ -369,13 +370,9 @@ impl World {
         quiet
             && !datagram.tampered
             && datagram.epoch.is_some_and(|(epoch, since)| {
-                epoch == self.epoch(n) && self.now.mono.since(since) < Duration::from_secs(175)
+                self.is_good(n, datagram, epoch)
+                    && self.now.mono.since(since) < Duration::from_secs(175)
             })
-    }
-
-    /// The run of the gateway and the enrolment of a laptop, as one number.
-    pub(crate) fn epoch(&self, n: usize) -> u64 {
-        self.boot << 32 | self.laptops[n].enrolled
     }
 
     // --- enrolment
@@ -400,6 +397,7 @@ impl World {
         for (n, endpoint) in endpoints {
             if let Some(device) = devices.get(&n) {
                 self.add_device(n, device.clone(), endpoint)?;
+                self.add_next_key(n)?;
             }
         }
         Ok(())
@@ -432,9 +430,10 @@ impl World {
 
     fn add_device(&mut self, n: usize, device: Device, endpoint: Option<Endpoint>) -> Check {
         let enrolled = self.enrolled(n, &device);
+        let preshared = self.laptops[n].keys.preshared.clone();
         let mut outs = Outs::default();
         self.gateway
-            .add_device(enrolled, None, endpoint, &mut outs, self.now)
+            .add_device(enrolled, preshared.as_ref(), endpoint, &mut outs, self.now)
             .map_err(|error| error.to_string())?;
         self.model.add(n, device);
         self.settle(outs, Default::default(), None, "adding a device")

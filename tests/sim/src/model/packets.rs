@@ -45,7 +45,11 @@ impl Model {
             if key.is_some() || matches!(packet.what, What::Control(_) | What::Probe(_)) {
                 self.deny(DropReason::NotEnrolled);
             }
-            // It is answered, yet may not hear it: one that moves gets no new key for a while.
+            // The answer to a ping is an attempt, and like a reset nothing that is answered.
+            let pong = matches!(packet.what, What::Echo { request: false, .. });
+            if let Some(key) = key.filter(|_| !pong) {
+                expect.answer(laptop, key, packet.segment());
+            }
             return expect.drop(DropReason::NotEnrolled);
         }
         let key = match (packet.what, key) {

@@ -26,6 +26,7 @@ impl World {
         );
         let drops = self.watch.new_drops(&self.gateway);
         let fate = self.watch.tunnel_fate(&drops)?;
+        self.rotated(&datagram, fate.is_none())?;
         if !datagram.tampered && self.captured.len() < 64 {
             self.captured.push(datagram.clone());
         }
@@ -36,11 +37,7 @@ impl World {
         let enrolled = self.model.devices.contains_key(&n);
         let copy = self.watch.is_copy(&datagram, fate.is_none());
         if let (Some(packet), None) = (&datagram.inner, fate) {
-            if datagram.tampered
-                || copy
-                || !enrolled
-                || datagram.epoch.map(|(epoch, _)| epoch) != Some(self.epoch(n))
-            {
+            if datagram.tampered || copy || !enrolled || !self.is_sealed_right(n, &datagram) {
                 let (tampered, epoch) = (datagram.tampered, datagram.epoch);
                 return Err(format!(
                     "tunnel: the gateway took a datagram of laptop {n} that it must not \
@@ -267,6 +264,7 @@ impl World {
     pub(crate) fn is_in_touch(&self, n: usize) -> bool {
         let laptop = &self.laptops[n];
         laptop.on
+            && laptop.keys.agree()
             && laptop.is_connected(self.now)
             && self
                 .endpoint(Some(n))
@@ -279,6 +277,7 @@ impl World {
         let laptop = &self.laptops[n];
         self.net.clean_since() <= self.now.mono
             && laptop.on
+            && laptop.keys.agree()
             && self
                 .endpoint(Some(n))
                 .is_some_and(|endpoint| endpoint.remote == laptop.outer)
@@ -311,6 +310,10 @@ impl World {
                 .iter()
                 .position(|laptop| laptop.outer == to.remote);
             self.next_id += 1;
+            let epoch = laptop.map(|n| {
+                let since = self.key_since(n).unwrap_or(Mono(0));
+                (self.epoch_for(n, &bytes), since)
+            });
             let datagram = Datagram {
                 id: self.next_id,
                 from: gateway_address(),
@@ -320,7 +323,7 @@ impl World {
                 laptop,
                 inner: inner.cloned(),
                 tampered: false,
-                epoch: laptop.map(|n| (self.epoch(n), self.key_since(n).unwrap_or(Mono(0)))),
+                epoch,
                 sealed: self.now.mono,
             };
             let len = datagram.bytes.len();
