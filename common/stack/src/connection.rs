@@ -4,7 +4,7 @@
 //! another one, whatever their addresses: who finds it has its key.
 
 use crate::device::Wire;
-use crate::limits::{HANDSHAKE, IDLE, LINGER, Limits, UNANSWERED};
+use crate::limits::{HANDSHAKE, IDLE, LIFETIME, LINGER, Limits, UNANSWERED};
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Mono;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -73,6 +73,8 @@ pub(crate) struct Connection {
     moved: Mono,
     /// Ends by then, whatever moves.
     give_up: Mono,
+    /// What `give_up` is once it is open.
+    last: Mono,
     state: State,
     broken: Option<Broken>,
 }
@@ -94,6 +96,7 @@ impl Connection {
             })
             .ok()?;
         new.state = State::Listen;
+        new.last = now + LIFETIME;
         Some(new)
     }
 
@@ -150,6 +153,7 @@ impl Connection {
             mtu,
             moved: now,
             give_up: now + HANDSHAKE,
+            last: Mono::NEVER,
             state: State::Closed,
             broken: None,
         }
@@ -303,7 +307,7 @@ impl Connection {
                 if self.phase == Phase::Opening {
                     self.phase = Phase::Open;
                     self.moved = now;
-                    self.give_up = Mono::NEVER;
+                    self.give_up = self.last;
                 }
             }
             // The other end has everything; what is late gets a reset, as from any closed port.

@@ -29,6 +29,10 @@ pub const IDLE: Duration = Duration::from_secs(60);
 /// How long the other end may take to acknowledge what was sent.
 pub const UNANSWERED: Duration = Duration::from_secs(30);
 
+/// How long a connection lives that the other end opened, whatever moves on it: who acknowledges a
+/// byte now and then holds it no longer.
+pub const LIFETIME: Duration = Duration::from_secs(600);
+
 /// How long a connection lives that nobody here holds any more: time for its last bytes.
 pub const LINGER: Duration = Duration::from_secs(10);
 

@@ -1,7 +1,7 @@
 //! Who asks for too much takes nothing from others.
 
 use super::*;
-use crate::limits::{HANDSHAKE, MAX_PER_ADDRESS, MAX_PER_TAG};
+use crate::limits::{HANDSHAKE, LIFETIME, MAX_PER_ADDRESS, MAX_PER_TAG, UNANSWERED};
 
 /// One SYN of a client of its own each time: from another port, as an attacker would.
 fn syn(host: u8, seed: u64, to: &str) -> Vec<u8> {
@@ -71,6 +71,26 @@ fn half_open_connections_are_forgotten_in_time() {
     answers(&mut server, now);
     assert_eq!(server.counters().connections, 0);
     assert_eq!(server.next_deadline(), Mono::NEVER);
+}
+
+#[test]
+fn who_moves_a_byte_now_and_then_does_not_stay_for_ever() {
+    let mut world = World::new(Faults::default(), 7);
+    let opened = world.now;
+    let (ours, theirs) = world.connected();
+    let mut room = [0; 8];
+    let ended = loop {
+        // It may fail at the end; what the server says is asked below.
+        let _ = world.client.write(ours, b"x", world.now);
+        world.run(UNANSWERED - Duration::from_secs(1));
+        match world.server.read(theirs, &mut room, world.now) {
+            Ok(read) => assert_eq!(read, Some(1), "it is alive"),
+            Err(broken) => break broken,
+        }
+        assert!(world.now < opened + 2 * LIFETIME, "it stays for ever");
+    };
+    assert_eq!(ended, Broken::TimedOut);
+    assert!(world.now >= opened + LIFETIME, "and not before its time");
 }
 
 #[test]
