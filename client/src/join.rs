@@ -43,7 +43,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const MTU: u16 = MIN_MTU as u16;
 
 /// What `postern join` was told.
-#[derive(Debug)]
 pub struct JoinOptions {
     /// The invitation.
     pub text: Zeroizing<String>,
@@ -51,6 +50,16 @@ pub struct JoinOptions {
     pub name: Option<String>,
     /// Where to put the profile.
     pub profile: Option<PathBuf>,
+}
+
+/// The invitation is a secret.
+impl std::fmt::Debug for JoinOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinOptions")
+            .field("name", &self.name)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A device that has joined. Its profile is on the disk.

@@ -281,7 +281,7 @@ impl SplitTunnel {
     /// state file names the old and the new ones in between.
     ///
     /// # Errors
-    /// A route could not be made, or the state file not written: the routes are as before.
+    /// A route could not be made, or the state file could not name it: the routes are as before.
     pub fn change(&mut self, routes: &[IpNet], v6: bool) -> Result<(), HostError> {
         let carried = |route: &IpNet| v6 || route.addr().is_ipv4();
         let before = self.record.routes.clone();
@@ -294,7 +294,8 @@ impl SplitTunnel {
                 for made in fresh.iter().take(place) {
                     let _ = routes::delete_route(*made, &self.record.interface);
                 }
-                let _ = self.keep(before);
+                let _ = self.keep(before.clone());
+                self.record.routes = before;
                 return Err(error);
             }
         }
@@ -302,15 +303,25 @@ impl SplitTunnel {
             // One that somebody else removed is gone as well.
             let _ = routes::delete_route(*route, &self.record.interface);
         }
-        self.keep(routes.to_vec())
+        if let Err(error) = self.keep(routes.to_vec()) {
+            // The file names a few routes too many, which harms nobody.
+            tracing::warn!(%error, "the state file keeps routes that are gone");
+            self.record.routes = routes.to_vec();
+        }
+        Ok(())
     }
 
     fn keep(&mut self, routes: Vec<IpNet>) -> Result<(), HostError> {
-        self.record.routes = routes;
-        record::write(&self.file, &self.record).map_err(|source| HostError::State {
+        let record = Record {
+            interface: self.record.interface.clone(),
+            routes,
+        };
+        record::write(&self.file, &record).map_err(|source| HostError::State {
             path: self.file.clone(),
             source,
-        })
+        })?;
+        self.record = record;
+        Ok(())
     }
 
     /// Removes routes and state file.

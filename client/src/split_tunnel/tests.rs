@@ -191,3 +191,17 @@ fn a_change_touches_only_what_changed() {
     assert_eq!(fresh, nets(&["2001:db8::1/128"]));
     assert_eq!(gone, nets(&["192.0.2.10/32"]));
 }
+
+#[test]
+fn a_change_that_cannot_be_written_down_has_not_happened() {
+    let mut tunnel = SplitTunnel {
+        file: PathBuf::from("/dev/null/state.json"),
+        record: Record {
+            interface: "postern0".to_owned(),
+            routes: vec![net("192.0.2.10/32")],
+        },
+    };
+    assert!(tunnel.change(&[net("198.51.100.0/24")], false).is_err());
+    // Or a second try would find the route there already, and make none.
+    assert_eq!(tunnel.record.routes, [net("192.0.2.10/32")]);
+}
