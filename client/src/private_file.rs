@@ -1,6 +1,7 @@
 //! Files that hold secrets: 0600 from the first byte, replaced whole, on the disk before anybody
 //! is told.
 
+use crate::random;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -20,11 +21,7 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    let draft = draft_of(path);
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    let draft = draft_of(path)?;
     // Never into a file that somebody else made, or through a link.
     let mut file = OpenOptions::new()
         .write(true)
@@ -42,10 +39,11 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn draft_of(path: &Path) -> PathBuf {
+/// A name that no other writer of this file has.
+fn draft_of(path: &Path) -> io::Result<PathBuf> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    path.with_file_name(name)
+    name.push(format!(".{:016x}.new", random::seed()?));
+    Ok(path.with_file_name(name))
 }
 
 #[cfg(test)]
@@ -54,19 +52,37 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
-    fn a_file_is_private_from_its_first_byte_and_a_planted_draft_is_not_written_to() {
+    fn a_file_is_private_from_its_first_byte_and_no_draft_stays() {
         let folder = std::env::temp_dir().join(format!("postern-private-{}", std::process::id()));
         let path = folder.join("deep/ana.yaml");
         write(&path, "one").expect("written");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let planted = folder.join("planted");
-        fs::write(&planted, "untouched").expect("written");
-        std::os::unix::fs::symlink(&planted, draft_of(&path)).expect("linked");
         write(&path, "two").expect("written");
         assert_eq!(fs::read_to_string(&path).expect("there"), "two");
-        assert_eq!(fs::read_to_string(&planted).expect("there"), "untouched");
         assert_eq!(fs::read_dir(folder.join("deep")).expect("there").count(), 1);
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn two_writers_at_once_never_publish_half_a_file() {
+        let folder = std::env::temp_dir().join(format!("postern-writers-{}", std::process::id()));
+        let path = folder.join("ana.yaml");
+        let texts = ["a".repeat(20_000), "b".repeat(30_000)];
+        std::thread::scope(|scope| {
+            for text in &texts {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        write(path, text).expect("the other one is not in the way");
+                        let read = fs::read_to_string(path).expect("there");
+                        assert!(read.len() == 20_000 || read.len() == 30_000);
+                    }
+                });
+            }
+        });
+        assert!(texts.contains(&fs::read_to_string(&path).expect("there")));
+        assert_eq!(fs::read_dir(&folder).expect("there").count(), 1);
         fs::remove_dir_all(&folder).expect("removed");
     }
 }
