@@ -5,10 +5,10 @@
 
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::mtu::{MAX_MTU, MIN_MTU};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -159,7 +159,10 @@ impl Profile {
                 let help = format!("{net} has host bits set; write {}", net.trunc());
                 say(path, &help);
             } else if !carries_targets(net) {
-                say(path, "not a unicast range; list addresses of targets");
+                say(
+                    path,
+                    "holds multicast, loopback, link-local or broadcast addresses; list addresses of targets",
+                );
             }
         }
         problems
@@ -252,14 +255,29 @@ fn addresses(path: &str, list: &[IpAddr], say: &mut impl FnMut(String, &str)) {
     }
 }
 
-/// Whether packets to this range can have a target: not multicast, loopback, link-local.
+/// Multicast, loopback, link-local, broadcast (RFC 6890, RFC 5771, RFC 4291 section 2.4).
+const NO_TARGETS: [IpNet; 7] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32)),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+        8,
+    )),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+        10,
+    )),
+];
+
+/// Whether packets to every address of this range can have a target.
 fn carries_targets(net: &IpNet) -> bool {
-    match net.network() {
-        IpAddr::V4(v4) => {
-            !(v4.is_multicast() || v4.is_loopback() || v4.is_link_local() || v4.is_broadcast())
-        }
-        IpAddr::V6(v6) => !(v6.is_multicast() || v6.is_loopback() || v6.is_unicast_link_local()),
-    }
+    // Prefixes overlap where one holds the other.
+    !NO_TARGETS
+        .iter()
+        .any(|none| none.contains(&net.network()) || net.contains(&none.network()))
 }
 
 fn expose_private<S: Serializer>(key: &Option<PrivateKey>, to: S) -> Result<S::Ok, S::Error> {
@@ -414,6 +432,30 @@ mod tests {
                 "include[3]",
             ]
         );
+    }
+
+    #[test]
+    fn a_range_that_only_overlaps_what_has_no_target_is_refused() {
+        let problems = |net: &str| {
+            let mut profile = good();
+            profile.include = vec![net.parse().expect(net)];
+            profile.check().len()
+        };
+        for bad in [
+            "192.0.0.0/2",
+            "112.0.0.0/4",
+            "168.0.0.0/6",
+            "127.0.0.1/32",
+            "239.1.2.3/32",
+            "fc00::/6",
+            "ff02::1/128",
+            "::1/128",
+        ] {
+            assert_eq!(problems(bad), 1, "{bad}");
+        }
+        for good in ["10.0.0.0/8", "192.0.0.0/3", "2000::/3", "fc00::/7"] {
+            assert_eq!(problems(good), 0, "{good}");
+        }
     }
 
     #[test]
