@@ -288,6 +288,12 @@ impl Client {
             .map(|endpoint| endpoint.remote)
     }
 
+    /// Every address at which the gateway may be tried.
+    #[must_use]
+    pub fn endpoints(&self) -> &[SocketAddr] {
+        &self.endpoints
+    }
+
     /// How the client stands.
     #[must_use]
     pub fn status(&self, now: Now) -> Status {

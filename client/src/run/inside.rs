@@ -10,6 +10,7 @@ use postern_io::clock::Clock;
 use postern_proto::keys::{PresharedKey, PrivateKey};
 use postern_proto::now::{Mono, Now};
 use postern_proto::profile::Profile;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 impl Worker {
@@ -100,7 +101,15 @@ impl Worker {
     }
 
     fn change_routes(&mut self, wanted: &Profile, tunnel: &mut SplitTunnel) -> Result<(), String> {
-        let endpoints: Vec<SocketAddr> = self.client.endpoint().into_iter().collect();
+        // Those not in use now as well: one of them may be all that answers tomorrow.
+        let endpoints: Vec<SocketAddr> = self
+            .client
+            .endpoint()
+            .into_iter()
+            .chain(self.client.endpoints().iter().copied())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         let plan = make_plan(wanted, &self.identity.interface, &endpoints)
             .map_err(|error| error.to_string())?;
         tunnel
