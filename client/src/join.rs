@@ -37,6 +37,8 @@ pub use error::JoinError;
 const PLACE_PATIENCE: Duration = Duration::from_secs(6);
 /// So many silent ones in a row, and it is the gateway that is silent.
 const SILENT_PLACES: usize = 4;
+/// No further place of an open invitation is tried after so long: somebody may be sitting on them.
+const WALK: Duration = Duration::from_secs(90);
 /// Pause between two looks at whether an admin has approved; a notice of the gateway ends it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// A tunnel for a few requests needs no more, and every path carries it.
@@ -91,7 +93,7 @@ pub fn join(options: &JoinOptions, say: &mut dyn FnMut(&str)) -> Result<Joined, 
         free(&path, &private)?;
     }
 
-    let answer = match redeem(&invitation, options, &mut pending, &private, say) {
+    let answer = match redeem(&invitation, options, &mut pending, &private, WALK, say) {
         Err(error) if error.is_final() => {
             let _ = pending.end();
             return Err(error);
@@ -168,6 +170,7 @@ fn redeem(
     options: &JoinOptions,
     pending: &mut Pending,
     private: &PrivateKey,
+    walk: Duration,
     say: &mut dyn FnMut(&str),
 ) -> Result<JoinAnswer, JoinError> {
     let resolved = resolve::resolve(&invitation.endpoints);
@@ -191,7 +194,14 @@ fn redeem(
         .map(ToString::to_string)
         .collect();
     let (mut silent, mut used) = (0, 0);
-    for place in places(start, invitation.keys) {
+    let end = Clock::now().mono + walk;
+    for (tried, place) in places(start, invitation.keys).enumerate() {
+        if tried > 0 && end <= Clock::now().mono {
+            return Err(JoinError::Crowded {
+                tried,
+                of: invitation.keys,
+            });
+        }
         pending
             .try_place(place)
             .map_err(io("keeping the device's new key"))?;

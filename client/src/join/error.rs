@@ -38,6 +38,16 @@ pub enum JoinError {
     /// Every throw-away key of an open one.
     #[error("every place of this invitation is taken; ask for a new one")]
     Full,
+    /// The walk over an open one's throw-away keys took too long. The next goes on from there.
+    #[error(
+        "{tried} of the {of} places of this invitation tried, and none is free; the same command tries the others, and if that does not help, ask for a new invitation"
+    )]
+    Crowded {
+        /// Places that were tried.
+        tried: usize,
+        /// Places that there are.
+        of: u16,
+    },
     /// Too old.
     #[error("the invitation has expired; ask for a new one")]
     Expired,
@@ -85,6 +95,7 @@ impl JoinError {
             | JoinError::Silent(_)
             | JoinError::Used
             | JoinError::Full
+            | JoinError::Crowded { .. }
             | JoinError::Expired
             | JoinError::Revoked
             | JoinError::Denied

@@ -347,6 +347,37 @@ fn an_open_invitation_goes_on_to_the_next_place() {
 }
 
 #[test]
+fn a_walk_over_taken_places_ends_says_how_far_it_came_and_is_gone_on_with() {
+    let taken =
+        |_: PublicKey, _: &str, _: &str| Reply::Say(409, refusal(ErrorCode::InvitationUsed));
+    let fake = Fake::start(&[0, 1, 2], Box::new(taken));
+    let (folder, options) = options("walk", fake.invitation(3));
+    let invitation: Invitation = options.text.parse().expect("an invitation");
+    let mut pending = Pending::begin(&folder, &invitation).expect("begun");
+    pending.try_place(1).expect("kept");
+    let private = pending.private_key().expect("a key");
+    let mut walk = |time| {
+        redeem(
+            &invitation,
+            &options,
+            &mut pending,
+            &private,
+            time,
+            &mut |_| {},
+        )
+        .expect_err("taken")
+    };
+    let error = walk(Duration::ZERO);
+    assert!(
+        error.to_string().starts_with("1 of the 3 places"),
+        "{error}"
+    );
+    assert!(!error.is_final(), "the next walk begins there");
+    assert!(matches!(walk(WALK), JoinError::Full));
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
 fn it_waits_for_approval_with_its_own_key_and_says_so() {
     let own = Arc::new(Mutex::new(None));
     let (key, at) = (Arc::clone(&own), Arc::new(Mutex::new(String::new())));
@@ -460,6 +491,16 @@ fn each_refusal_has_its_own_words_and_says_what_to_do() {
         assert!(error.to_string().contains(part), "{error}");
         assert_eq!(1 + i32::from(error.is_usage()), exit, "{error}");
     }
+}
+
+#[test]
+fn debug_shows_no_invitation() {
+    let (_, options) = options("debug", Zeroizing::new("postern1-secret".to_owned()));
+    let shown = format!("{options:?}");
+    assert!(
+        shown.contains("ana.yaml") && !shown.contains("postern1-secret"),
+        "{shown}"
+    );
 }
 
 #[test]
