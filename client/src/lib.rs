@@ -13,7 +13,7 @@
 //! | [`run`] | `postern up`: set up, turn the one worker, put everything back |
 //! | [`agent`] | what a running tunnel says to the gateway by itself: configuration, facts, keys |
 //! | [`facts`] | what the device reports about itself |
-//! | [`api`], [`line`] | calls of the control API inside the tunnel |
+//! | [`api`], [mod@line] | calls of the control API inside the tunnel |
 //! | [`userspace`] | a tunnel for such calls alone: no root, no TUN |
 //! | [`join`] | an invitation becomes a profile |
 //! | [`login`] | by browser, device code or e-mail |
