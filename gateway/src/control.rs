@@ -72,7 +72,7 @@ pub struct Control {
     pub asked: Counts,
     /// The server that they ask.
     inside: Option<inside::Handle>,
-    logins: Logins,
+    pub(crate) logins: Logins,
     boot: u64,
     public_key: PublicKey,
     started: Mono,
@@ -82,7 +82,7 @@ pub struct Control {
     changing: tokio::sync::Mutex<()>,
     /// Throw-away keys that the data plane knows.
     guests: tokio::sync::Mutex<BTreeMap<PublicKey, DeviceRecord>>,
-    refusals: std::sync::Mutex<join::Refusals>,
+    refusals: std::sync::Mutex<crate::refusals::Refusals>,
 }
 
 /// What a [`Control`] is made of.
@@ -241,6 +241,7 @@ impl Control {
                 self.remember_now(&mut stored).await;
             }
             self.tell_refusals().await;
+            self.logins.tell_refusals(Clock::now().wall).await;
             if turn % GUESTS_EVERY == 0
                 && let Err(problem) = self.sync_guests().await
             {

@@ -45,6 +45,7 @@ pub mod policy_watch;
 pub mod pool;
 pub mod problem;
 pub mod profile;
+mod refusals;
 pub mod run;
 pub mod store;
 pub mod view;

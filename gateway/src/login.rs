@@ -22,12 +22,14 @@ use crate::config::{EmailConfig, LoginConfig};
 use crate::device_api::DeviceProblem;
 use crate::key_file;
 use crate::live_config::LiveConfig;
+use crate::refusals::Refusals;
 use address::Address;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use begin::Way;
 use code::Asked;
 use pending::Pending;
+use postern_io::clock::Clock;
 use postern_proto::device_api::{ErrorCode, LoginFinish, LoginMethod, LoginStart, LoginStarted};
 use postern_proto::now::Wall;
 use problem::NoRandomness;
@@ -83,6 +85,8 @@ struct Inner {
     trusted: Mutex<Arc<Trusted>>,
     pending: Mutex<Pending<Way>>,
     asked: Mutex<Asked>,
+    /// By device.
+    refused: Mutex<Refusals>,
     /// What fails now, by what it is.
     failing: Mutex<BTreeMap<String, String>>,
 }
@@ -98,6 +102,7 @@ impl Logins {
             trusted: Mutex::new(trusted),
             pending: Mutex::new(Pending::new()),
             asked: Mutex::default(),
+            refused: Mutex::default(),
             failing: Mutex::default(),
         }))
     }
@@ -142,18 +147,17 @@ impl Logins {
         what: &LoginStart,
         now: Wall,
     ) -> Result<LoginStarted, DeviceProblem> {
-        let device = who.device;
         let (way, begun) = match what {
             LoginStart::Browser { provider, port } => {
-                let begun = self.browser(device, provider.as_deref(), *port, now).await;
+                let begun = self.browser(who, provider.as_deref(), *port, now).await;
                 (json!({"flow": "browser", "provider": provider}), begun)
             }
             LoginStart::DeviceCode { provider } => {
-                let begun = self.device_code(device, provider.as_deref(), now).await;
+                let begun = self.device_code(who, provider.as_deref(), now).await;
                 (json!({"flow": "device-code", "provider": provider}), begun)
             }
             LoginStart::Email { address } => {
-                let (mail, begun) = self.email(device, address, now);
+                let (mail, begun) = self.email(who, address, now);
                 let address = Address::parse(address);
                 let user = address.as_ref().map(Address::as_str);
                 (json!({"flow": "email", "user": user, "mail": mail}), begun)
@@ -185,6 +189,21 @@ impl Logins {
         ended
     }
 
+    /// Records how many refused tries had no line of their own. Once every few seconds.
+    pub async fn tell_refusals(&self, now: Wall) {
+        let counted = lock(&self.0.refused).counted(Clock::now().mono);
+        for (device, tries) in counted {
+            let reason = format!("{tries} more tries to log in within a minute");
+            let who = Who {
+                device: &device,
+                user: None,
+                from: None,
+            };
+            let event = event(Action::Login, who, Outcome::Refused, Some(reason), None);
+            self.audit(event, now).await;
+        }
+    }
+
     async fn write(
         &self,
         action: Action,
@@ -193,28 +212,47 @@ impl Logins {
         after: Option<serde_json::Value>,
         now: Wall,
     ) {
-        let event = AuditEvent {
-            action,
-            outcome: match outcome {
-                Ok(()) => Outcome::Done,
-                Err(problem) if problem.code == ErrorCode::Unavailable => Outcome::Failed,
-                Err(_) => Outcome::Refused,
-            },
-            actor: Actor::Device {
-                name: who.device.to_owned(),
-                user: who.user.map(str::to_owned),
-                from: who.from,
-            },
-            object: Object {
-                kind: "device",
-                name: who.device.to_owned(),
-            },
-            reason: outcome.err().map(|problem| problem.error.clone()),
-            before: None,
-            after,
+        if outcome.is_err() && !lock(&self.0.refused).try_by(who.device, Clock::now().mono) {
+            return;
+        }
+        let reason = outcome.err().map(|problem| problem.error.clone());
+        let outcome = match outcome {
+            Ok(()) => Outcome::Done,
+            Err(problem) if problem.code == ErrorCode::Unavailable => Outcome::Failed,
+            Err(_) => Outcome::Refused,
         };
+        self.audit(event(action, who, outcome, reason, after), now)
+            .await;
+    }
+
+    async fn audit(&self, event: AuditEvent, now: Wall) {
         // Nobody gets access by this; what could not be written is counted there.
         let _ = self.0.audit.write(now, event).await;
+    }
+}
+
+fn event(
+    action: Action,
+    who: Who<'_>,
+    outcome: Outcome,
+    reason: Option<String>,
+    after: Option<serde_json::Value>,
+) -> AuditEvent {
+    AuditEvent {
+        action,
+        outcome,
+        actor: Actor::Device {
+            name: who.device.to_owned(),
+            user: who.user.map(str::to_owned),
+            from: who.from,
+        },
+        object: Object {
+            kind: "device",
+            name: who.device.to_owned(),
+        },
+        reason,
+        before: None,
+        after,
     }
 }
 

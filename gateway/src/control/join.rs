@@ -13,31 +13,12 @@ use postern_proto::device_api::{ErrorCode, JoinAnswer, JoinRequest};
 use postern_proto::facts::Facts;
 use postern_proto::kem;
 use postern_proto::keys::PublicKey;
-use postern_proto::now::Mono;
 use postern_proto::profile::ProfileGateway;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// Refused tries of one invitation that have a line of their own, within [`WINDOW`].
-const TOLD: u64 = 5;
-
-/// The others are counted, and told at its end.
-const WINDOW: Duration = Duration::from_secs(60);
-
-/// Refused tries of the invitations that the data plane knows; bounded by their number.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<String, Window>);
-
-#[derive(Debug)]
-struct Window {
-    since: Mono,
-    tries: u64,
-}
 
 /// Nobody joined: what the device hears, and what the log says.
 struct NoJoin {
@@ -233,38 +214,11 @@ impl Control {
         })
     }
 
-    fn refusals(&self) -> std::sync::MutexGuard<'_, Refusals> {
+    fn refusals(&self) -> std::sync::MutexGuard<'_, crate::refusals::Refusals> {
         // Counts are whole at every moment, so one who panicked with them left them good.
         self.refusals
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl Refusals {
-    /// Counts a refused try; whether it has a line of its own.
-    fn try_by(&mut self, invitation: &str, now: Mono) -> bool {
-        let window = self.0.entry(invitation.to_owned()).or_insert(Window {
-            since: now,
-            tries: 0,
-        });
-        window.tries += 1;
-        window.tries <= TOLD
-    }
-
-    /// Windows that are over, with what was not told of them.
-    fn counted(&mut self, now: Mono) -> Vec<(String, u64)> {
-        let mut counted = Vec::new();
-        self.0.retain(|invitation, window| {
-            if now.since(window.since) < WINDOW {
-                return true;
-            }
-            if window.tries > TOLD {
-                counted.push((invitation.clone(), window.tries - TOLD));
-            }
-            false
-        });
-        counted
     }
 }
 
@@ -360,24 +314,5 @@ impl From<JoinError> for NoJoin {
             JoinError::BadName(error) | JoinError::Store(error) => error.into(),
         };
         NoJoin { problem, reason }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_of_refused_tries_is_a_few_lines_and_a_number() {
-        let mut refusals = Refusals::default();
-        let start = Mono(5);
-        let told = (0..1000).filter(|_| refusals.try_by("a", start)).count();
-        assert_eq!(told as u64, TOLD);
-        assert!(refusals.try_by("b", start), "another one is not to blame");
-        assert_eq!(refusals.counted(start), []);
-        let later = start + WINDOW;
-        assert_eq!(refusals.counted(later), [("a".to_owned(), 995)]);
-        assert!(refusals.0.is_empty(), "nothing is left of it");
-        assert!(refusals.try_by("a", later));
     }
 }

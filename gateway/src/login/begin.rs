@@ -5,7 +5,7 @@ use super::code::{Admitted, Code};
 use super::pending::{LIFETIME, after};
 use super::problem::{bad_request, no_randomness, too_many};
 use super::provider::{BrowserFlow, DeviceFlow, Provider};
-use super::{Inner, Logins, is_allowed, lock, mail, pending, token};
+use super::{Inner, Logins, Who, is_allowed, lock, mail, pending, token};
 use crate::config::EmailConfig;
 use crate::device_api::DeviceProblem;
 use crate::key_file;
@@ -35,7 +35,7 @@ pub(super) enum Way {
 impl Logins {
     pub(super) async fn browser(
         &self,
-        device: &str,
+        who: Who<'_>,
         provider: Option<&str>,
         port: u16,
         now: Wall,
@@ -48,7 +48,7 @@ impl Logins {
         let flow = provider.browser(port, now).await;
         let (flow, url) = self.0.told(&provider, flow)?;
         let way = Way::Browser(provider, flow);
-        let id = self.0.remember(device, way, LIFETIME, now)?;
+        let id = self.0.remember(who, way, LIFETIME, now)?;
         Ok(LoginStarted {
             id,
             url: Some(url),
@@ -60,7 +60,7 @@ impl Logins {
 
     pub(super) async fn device_code(
         &self,
-        device: &str,
+        who: Who<'_>,
         provider: Option<&str>,
         now: Wall,
     ) -> Result<LoginStarted, DeviceProblem> {
@@ -74,7 +74,7 @@ impl Logins {
             interval,
             not_before: now,
         };
-        let id = self.0.remember(device, way, lifetime, now)?;
+        let id = self.0.remember(who, way, lifetime, now)?;
         Ok(LoginStarted {
             id,
             url: Some(flow.url()),
@@ -87,7 +87,7 @@ impl Logins {
     /// Also what becomes of the mail, which only the log is told.
     pub(super) fn email(
         &self,
-        device: &str,
+        who: Who<'_>,
         address: &str,
         now: Wall,
     ) -> (&'static str, Result<LoginStarted, DeviceProblem>) {
@@ -105,7 +105,7 @@ impl Logins {
             return ("no-address", Err(problem));
         };
         let allowed = is_allowed(&config, &address);
-        let admitted = lock(&self.0.asked).admit(device, &address, now);
+        let admitted = lock(&self.0.asked).admit(who, &address, now);
         let mail = match (admitted, allowed) {
             (Admitted::Yes, true) => "sent",
             (Admitted::Yes, false) => "not-allowed",
@@ -119,7 +119,7 @@ impl Logins {
                 return ("limit-over-all", Err(problem));
             }
         };
-        let begun = self.0.begin_email(device, address, allowed, now);
+        let begun = self.0.begin_email(who, address, allowed, now);
         let started = begun.map(|(started, letter)| {
             if mail == "sent" {
                 self.post(config, letter);
@@ -143,14 +143,14 @@ impl Logins {
 impl Inner {
     fn remember(
         &self,
-        device: &str,
+        who: Who<'_>,
         way: Way,
         lifetime: Duration,
         now: Wall,
     ) -> Result<String, DeviceProblem> {
         let id = token()?;
         let mut pending = lock(&self.pending);
-        match pending.insert(id.clone(), device, way, lifetime, now) {
+        match pending.insert(id.clone(), who, way, lifetime, now) {
             Ok(()) => Ok(id),
             Err(pending::Full) => Err(too_many("too many logins are under way", "some minutes")),
         }
@@ -158,7 +158,7 @@ impl Inner {
 
     pub(super) fn begin_email(
         &self,
-        device: &str,
+        who: Who<'_>,
         address: Address,
         allowed: bool,
         now: Wall,
@@ -174,12 +174,12 @@ impl Inner {
         };
         let full = |pending::Full| too_many("too many logins are under way", "some minutes");
         lock(&self.pending)
-            .insert(id.clone(), device, way, LIFETIME, now)
+            .insert(id.clone(), who, way, LIFETIME, now)
             .map_err(full)?;
         let letter = mail::Mail {
             to: address,
             code: shown,
-            device: device.to_owned(),
+            device: who.device.to_owned(),
             gateway: self.config.get().name.clone(),
             reference: token()?,
             until: after(now, LIFETIME),

@@ -1,6 +1,7 @@
 //! One-time codes: eight digits, three attempts, and how many are given out. Pure: randomness and
 //! time are arguments.
 
+use super::Who;
 use super::address::Address;
 use hmac::{Hmac, Mac};
 use postern_proto::now::Wall;
@@ -22,6 +23,9 @@ const PER_ADDRESS: usize = 5;
 /// Codes that all devices together may ask for, and the memory that the limits take: about 100
 /// bytes each.
 const OVER_ALL: usize = 300;
+/// Of these, what devices without a user may ask for: an open invitation in the wrong hands keeps
+/// no user out.
+const WITHOUT_USER: usize = OVER_ALL / 2;
 
 /// A code that was given out. What is kept does not show it to who looks at the memory or at a
 /// log; who has all the memory and time can try all digits.
@@ -55,7 +59,15 @@ pub(super) enum Admitted {
 
 /// Who has asked for codes in the last hour.
 #[derive(Debug, Default)]
-pub(super) struct Asked(VecDeque<(Wall, String, Address)>);
+pub(super) struct Asked(VecDeque<Ask>);
+
+#[derive(Debug)]
+struct Ask {
+    at: Wall,
+    device: String,
+    has_user: bool,
+    to: Address,
+}
 
 impl Code {
     /// A new one, and its digits in two groups: `1234-5678`.
@@ -93,18 +105,24 @@ impl Code {
 
 impl Asked {
     /// Counts one more, unless there were too many.
-    pub(super) fn admit(&mut self, device: &str, address: &Address, now: Wall) -> Admitted {
+    pub(super) fn admit(&mut self, who: Who<'_>, address: &Address, now: Wall) -> Admitted {
         let window = u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX);
-        self.0.retain(|(at, _, _)| now.0.abs_diff(at.0) < window);
-        let of_device = self.0.iter().filter(|(_, asked, _)| asked == device);
+        self.0.retain(|ask| now.0.abs_diff(ask.at.0) < window);
+        let of_device = self.0.iter().filter(|ask| ask.device == who.device);
         if of_device.count() >= PER_DEVICE {
             return Admitted::NotThisDevice;
         }
-        if self.0.len() >= OVER_ALL {
+        let without = self.0.iter().filter(|ask| !ask.has_user).count();
+        if self.0.len() >= OVER_ALL || who.user.is_none() && without >= WITHOUT_USER {
             return Admitted::NotNow;
         }
-        let mails = self.0.iter().filter(|(_, _, to)| to == address).count();
-        self.0.push_back((now, device.to_owned(), address.clone()));
+        let mails = self.0.iter().filter(|ask| ask.to == *address).count();
+        self.0.push_back(Ask {
+            at: now,
+            device: who.device.to_owned(),
+            has_user: who.user.is_some(),
+            to: address.clone(),
+        });
         if mails >= PER_ADDRESS {
             Admitted::NoMail
         } else {
@@ -155,27 +173,55 @@ mod tests {
         assert_eq!(code.attempt(&shown), Attempt::Wrong(0));
     }
 
+    fn by(device: &str) -> Who<'_> {
+        Who {
+            device,
+            user: Some("ana"),
+            from: None,
+        }
+    }
+
+    fn stranger(device: &str) -> Who<'_> {
+        Who {
+            user: None,
+            ..by(device)
+        }
+    }
+
     #[test]
     fn a_device_an_address_and_all_together_have_limits() {
         let mut asked = Asked::default();
         let ana = address("ana@example.com");
         for _ in 0..PER_DEVICE {
-            assert_eq!(asked.admit("laptop", &ana, START), Admitted::Yes);
+            assert_eq!(asked.admit(by("laptop"), &ana, START), Admitted::Yes);
         }
         let bob = address("bob@example.com");
-        assert_eq!(asked.admit("laptop", &bob, START), Admitted::NotThisDevice);
-        assert_eq!(asked.admit("other", &ana, START), Admitted::NoMail);
-        assert_eq!(asked.admit("other", &bob, START), Admitted::Yes);
+        assert_eq!(
+            asked.admit(by("laptop"), &bob, START),
+            Admitted::NotThisDevice
+        );
+        assert_eq!(asked.admit(by("other"), &ana, START), Admitted::NoMail);
+        assert_eq!(asked.admit(by("other"), &bob, START), Admitted::Yes);
         let later = after(START, WINDOW);
-        assert_eq!(asked.admit("laptop", &ana, later), Admitted::Yes);
+        assert_eq!(asked.admit(by("laptop"), &ana, later), Admitted::Yes);
 
         let mut asked = Asked::default();
         for n in 0..OVER_ALL {
             let to = address(&format!("a{n}@example.com"));
-            let admitted = asked.admit(&format!("device{n}"), &to, START);
+            let admitted = asked.admit(by(&format!("device{n}")), &to, START);
             assert_eq!(admitted, Admitted::Yes);
         }
-        assert_eq!(asked.admit("laptop", &ana, START), Admitted::NotNow);
+        assert_eq!(asked.admit(by("laptop"), &ana, START), Admitted::NotNow);
         assert_eq!(asked.0.len(), OVER_ALL);
+
+        let mut asked = Asked::default();
+        for n in 0..OVER_ALL / 2 {
+            let to = address(&format!("a{n}@example.com"));
+            let admitted = asked.admit(stranger(&format!("device{n}")), &to, START);
+            assert_eq!(admitted, Admitted::Yes);
+        }
+        let of_stranger = asked.admit(stranger("stranger"), &bob, START);
+        assert_eq!(of_stranger, Admitted::NotNow);
+        assert_eq!(asked.admit(by("laptop"), &ana, START), Admitted::Yes);
     }
 }

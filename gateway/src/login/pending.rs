@@ -1,11 +1,16 @@
 //! Logins that are under way: bounded, each bound to its device, and over after ten minutes.
 
+use super::Who;
 use postern_proto::now::Wall;
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// Logins under way of all devices together; about 2 KiB each.
 pub(super) const MAX_PENDING: usize = 256;
+
+/// Of the devices together that have no user yet: whoever holds an open invitation can make many
+/// of those, and keeps no user out.
+const MAX_WITHOUT_USER: usize = MAX_PENDING / 2;
 
 /// Of one device. One more ends its oldest: a closed browser locks nobody out.
 pub(super) const MAX_PER_DEVICE: usize = 3;
@@ -20,6 +25,7 @@ pub(super) struct Pending<T>(HashMap<String, Entry<T>>);
 #[derive(Debug)]
 struct Entry<T> {
     device: String,
+    has_user: bool,
     since: Wall,
     until: Wall,
     what: T,
@@ -41,24 +47,29 @@ impl<T> Pending<T> {
     pub(super) fn insert(
         &mut self,
         id: String,
-        device: &str,
+        who: Who<'_>,
         what: T,
         lifetime: Duration,
         now: Wall,
     ) -> Result<(), Full> {
         self.0.retain(|_, entry| entry.lives(now));
-        let own = self.0.iter().filter(|(_, entry)| entry.device == device);
+        let own = self
+            .0
+            .iter()
+            .filter(|(_, entry)| entry.device == who.device);
         if own.clone().count() >= MAX_PER_DEVICE
             && let Some(oldest) = own.min_by_key(|(_, entry)| entry.since)
         {
             let oldest = oldest.0.clone();
             self.0.remove(&oldest);
         }
-        if self.0.len() >= MAX_PENDING {
+        let without = self.0.values().filter(|entry| !entry.has_user).count();
+        if self.0.len() >= MAX_PENDING || who.user.is_none() && without >= MAX_WITHOUT_USER {
             return Err(Full);
         }
         let entry = Entry {
-            device: device.to_owned(),
+            device: who.device.to_owned(),
+            has_user: who.user.is_some(),
             since: now,
             until: after(now, lifetime.min(LIFETIME)),
             what,
@@ -99,7 +110,12 @@ mod tests {
     const START: Wall = Wall(1_795_323_643_000_000_000);
 
     fn fill(table: &mut Pending<u32>, id: &str, device: &str, now: Wall) -> Result<(), Full> {
-        table.insert(id.into(), device, 7, LIFETIME, now)
+        let who = Who {
+            device,
+            user: Some("ana"),
+            from: None,
+        };
+        table.insert(id.into(), who, 7, LIFETIME, now)
     }
 
     #[test]
@@ -134,5 +150,27 @@ mod tests {
         let later = after(now, LIFETIME);
         assert_eq!(fill(&mut table, "y", "one more", later), Ok(()));
         assert_eq!(table.0.len(), 1, "what is over is gone");
+    }
+
+    #[test]
+    fn devices_without_a_user_leave_room_for_users() {
+        let mut table = Pending::new();
+        let stranger = |table: &mut Pending<u32>, n| {
+            let device = format!("stranger{n}");
+            let who = Who {
+                device: &device,
+                user: None,
+                from: None,
+            };
+            table.insert(device.clone(), who, 7, LIFETIME, START)
+        };
+        for n in 0..MAX_PENDING / 2 {
+            assert_eq!(stranger(&mut table, n), Ok(()));
+        }
+        assert_eq!(stranger(&mut table, MAX_PENDING), Err(Full));
+        for n in 0..MAX_PENDING / 2 {
+            let device = format!("device{n}");
+            assert_eq!(fill(&mut table, &device, &device, START), Ok(()));
+        }
     }
 }

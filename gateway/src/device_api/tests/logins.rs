@@ -1,7 +1,9 @@
 //! Who is let in, as whom, and for how long.
 
 use super::*;
+use crate::login::Who;
 use crate::store::Terms;
+use postern_proto::device_api::{LoginFinish, LoginStart};
 
 impl World {
     async fn log_in(&self, device: &str, proven: Proven) -> Result<(), DeviceProblem> {
@@ -56,6 +58,38 @@ async fn a_login_brings_groups_and_a_logout_takes_them() {
     assert_eq!(world.audited()[1]["reason"], "logout");
     world.ask(BO, "POST", "/v1/logout", None).await;
     assert_eq!(world.audited().len(), 2, "there was nothing to end");
+}
+
+#[tokio::test]
+async fn logins_that_fail_by_the_hundred_are_a_few_lines() {
+    let world = World::start().await;
+    let logins = &world.control.logins;
+    let bogus = LoginFinish {
+        id: "bogus".into(),
+        code: None,
+        state: None,
+        iss: None,
+    };
+    let start = LoginStart::Browser {
+        provider: None,
+        port: 0,
+    };
+    let by = |device| Who {
+        device,
+        user: None,
+        from: None,
+    };
+    let now = Clock::now().wall;
+    for _ in 0..50 {
+        let ended = logins.finish(by("borrowed"), &bogus, now).await;
+        assert_eq!(ended.expect_err("bogus").code, ErrorCode::LoginExpired);
+        let begun = logins.start(by("borrowed"), &start, now).await;
+        begun.expect_err("port 0");
+    }
+    assert_eq!(world.audited().len(), 5);
+    let ended = logins.finish(by("bo-laptop"), &bogus, now).await;
+    ended.expect_err("bogus");
+    assert_eq!(world.audited().len(), 6, "another one is not to blame");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn an_address_that_may_not_log_in_has_no_right_code() {
             &logins.0.trusted().config.email.clone().expect("there"),
             &address,
         );
-        let begun = logins.0.begin_email("laptop", address, allowed, NOW);
+        let begun = logins.0.begin_email(by("laptop"), address, allowed, NOW);
         let (started, letter) = begun.expect("begun");
         let ended = logins
             .finish(by("laptop"), &answer(&started.id, &letter.code), NOW)
@@ -128,7 +128,7 @@ async fn who_may_log_in_is_asked_again_at_the_end() {
     let live = LiveConfig::new(Config::load(&path).expect("good"));
     let logins = Logins::new(live.clone(), Audit::default());
     let ana = Address::parse("ana@example.com").expect("address");
-    let begun = logins.0.begin_email("laptop", ana, true, NOW);
+    let begun = logins.0.begin_email(by("laptop"), ana, true, NOW);
     let (started, letter) = begun.expect("begun");
     write("bob@example.com");
     live.reload();
