@@ -4,18 +4,22 @@ use super::Control;
 use super::device::actor;
 use crate::audit::{Action, AuditEvent, Object, Outcome};
 use crate::device_api::DeviceProblem;
+use postern_engine::standing::{Reported, Standing};
 use postern_io::clock::Clock;
 use postern_proto::device_api::{CheckView, ErrorCode};
 use postern_proto::facts::Facts;
+use postern_proto::now::Wall;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 impl Control {
     /// Takes a report. Flows that a check now forbids are cut when this returns. Only a check that
     /// flips is a line in the log: reports come every minute.
     ///
     /// # Errors
-    /// The report holds what no client reports, or it cannot be stored now.
+    /// The report holds what no client reports, or it cannot be stored now; or a check would hold
+    /// by it while the log cannot be written.
     pub async fn report(
         &self,
         name: &str,
@@ -30,6 +34,7 @@ impl Control {
         let alone = self.changing.lock().await;
         let earlier = self.as_it_stands(name).await?;
         let before = self.checks_of(&earlier.standing);
+        self.may_hold(&earlier.standing, &before, &facts)?;
         let now = Clock::now().wall.seconds();
         self.store.save_report(name, &facts, now).await?;
         let (record, cut) = self.put_in_force(name).await?;
@@ -69,5 +74,31 @@ impl Control {
             self.note(event).await;
         }
         Ok(after)
+    }
+
+    /// A report by which a check comes to hold gives access, and waits until the log can tell of
+    /// it. Without one the device's checks fail by themselves.
+    fn may_hold(
+        &self,
+        earlier: &Standing,
+        before: &[CheckView],
+        facts: &Facts,
+    ) -> Result<(), DeviceProblem> {
+        let now = Clock::now().wall;
+        let reported = Reported {
+            facts: Arc::new(facts.clone()),
+            at: now,
+            fresh_until: Wall(u64::MAX),
+        };
+        let standing = Standing {
+            reported: Some(reported),
+            ..earlier.clone()
+        };
+        let after = self.checks_of(&standing);
+        let held = |name: &str| before.iter().any(|was| was.name == name && was.holds);
+        match after.iter().any(|check| check.holds && !held(&check.name)) {
+            true => self.may_give(),
+            false => Ok(()),
+        }
     }
 }

@@ -44,7 +44,7 @@ struct World {
     control: Arc<Control>,
     fake: FakeWorker,
     router: Router,
-    _log: FlowLog,
+    log: Option<FlowLog>,
 }
 
 fn key(seed: u8) -> PublicKey {
@@ -85,7 +85,7 @@ impl World {
             config,
             control,
             fake,
-            _log: log,
+            log: Some(log),
         }
     }
 

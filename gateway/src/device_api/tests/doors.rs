@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use postern_engine::standing::Held;
 use postern_proto::device_api::MAX_BODY;
 use postern_proto::kem::KemSecret;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_throw_away_key_may_join_and_say_hello_and_nothing_else() {
@@ -229,6 +230,23 @@ async fn a_report_is_judged_and_only_a_flip_is_a_line() {
     assert!(facts.processes.is_empty(), "nobody asked for x");
     let stored = world.control.store.report("bo-laptop").await.expect("read");
     assert_eq!(stored.expect("there").0.firewall, Some(false));
+}
+
+#[tokio::test]
+async fn while_the_log_is_gone_a_report_only_takes_access_away() {
+    let mut world = World::start().await;
+    let report = |on: bool| json!({ "facts": { "firewall": on } });
+    assert_eq!(world.post(BO, "/v1/posture", report(true)).await.0, 200);
+    let log = world.log.take().expect("a log");
+    let _ = log.finish(Duration::from_secs(30));
+    let (status, checks) = world.post(BO, "/v1/posture", report(false)).await;
+    assert_eq!((status, &checks[0]["holds"]), (200, &json!(false)));
+    let (status, body) = world.post(BO, "/v1/posture", report(true)).await;
+    assert_eq!((status, &body["code"]), (503, &json!("unavailable")));
+    let told = world.fake.asked().updated.clone();
+    let facts = &told.last().expect("told").standing.reported;
+    let facts = &facts.as_ref().expect("reported").facts;
+    assert_eq!((told.len(), facts.firewall), (2, Some(false)));
 }
 
 #[tokio::test]
