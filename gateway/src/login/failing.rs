@@ -31,6 +31,11 @@ impl Inner {
                     "try again in a minute; tell the admin if it stays so",
                 )
             }
+            ProviderError::NotConfigured(problem) => {
+                self.note(&what, Some(problem.clone()));
+                let error = format!("{name} is not configured");
+                DeviceProblem::new(ErrorCode::Unavailable, error, "tell the admin")
+            }
             ProviderError::CannotDo(problem) => {
                 bad_request(&format!("{name}: {problem}"), "see `postern login --help`")
             }

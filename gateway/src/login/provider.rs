@@ -40,6 +40,9 @@ pub(super) enum ProviderError {
     /// It cannot be reached, or what it publishes makes no sense.
     #[error("{0}")]
     Down(String),
+    /// What it needs here is missing. For the admin alone: it may hold a path.
+    #[error("{0}")]
+    NotConfigured(String),
     /// It cannot do that.
     #[error("{0}")]
     CannotDo(&'static str),
@@ -285,7 +288,8 @@ impl Provider {
         let secret = match &self.config.client_secret_file {
             Some(file) => {
                 let secret = key_file::one_line(file);
-                let secret = secret.map_err(|error| ProviderError::Down(error.to_string()))?;
+                let secret =
+                    secret.map_err(|error| ProviderError::NotConfigured(error.to_string()))?;
                 Some(ClientSecret::new(secret.to_string()))
             }
             None => None,

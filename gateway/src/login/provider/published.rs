@@ -119,7 +119,7 @@ impl Provider {
             Some(known) => known.http.clone(),
             None => {
                 let http = Http::new(&self.config);
-                Arc::new(http.map_err(|error| ProviderError::Down(error.to_string()))?)
+                Arc::new(http.map_err(|error| ProviderError::NotConfigured(error.to_string()))?)
             }
         };
         let issuer = IssuerUrl::new(self.config.issuer.clone())

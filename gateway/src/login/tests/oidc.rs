@@ -511,6 +511,23 @@ async fn a_provider_without_device_codes_says_so() {
 }
 
 #[tokio::test]
+async fn a_missing_secret_is_the_admins_to_know() {
+    let issuer = Issuer::start().await;
+    let more = "      client_secret_file: /nowhere/idp-secret\n";
+    let logins = corp(&issuer, more);
+    let start = LoginStart::Browser {
+        provider: None,
+        port: PORT,
+    };
+    let error = logins.start(by("laptop"), &start, NOW).await;
+    let error = error.expect_err("no secret");
+    assert_eq!(error.code, ErrorCode::Unavailable);
+    assert_eq!(error.error, "corp is not configured");
+    assert!(!error.to_string().contains("nowhere"), "{error}");
+    assert!(logins.problems()[0].contains("/nowhere/idp-secret"));
+}
+
+#[tokio::test]
 async fn two_providers_must_be_told_apart() {
     let (one, two) = (Issuer::start().await, Issuer::start().await);
     let logins = logins(&format!(
