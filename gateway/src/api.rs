@@ -235,6 +235,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_told_once_is_not_shown() {
+        let invited: Invited = serde_json::from_value(serde_json::json!({
+            "invitation": {
+                "id": "abcdefgh", "kind": "personal", "state": "open", "user": "ana",
+                "groups": [], "require": "none", "uses": 1, "used": 0, "created": 1,
+                "expires": 2, "made_by": "uid 0",
+            },
+            "text": "secret",
+        }))
+        .expect("an answer");
+        let shown = format!("{invited:?}");
+        assert!(
+            shown.contains("abcdefgh") && !shown.contains("secret"),
+            "{shown}"
+        );
+        let new = NewDevice {
+            name: "ana-laptop".into(),
+            user: None,
+            groups: Vec::new(),
+            public_key: postern_proto::keys::PublicKey([1; 32]),
+            preshared_key: Some("secret".into()),
+        };
+        let shown = format!("{new:?}");
+        assert!(
+            shown.contains("ana-laptop") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
+
+    #[test]
     fn histograms_count_each_observation_once() {
         let mut histogram = HistogramView::with_bounds(&[0.1, 1.0]);
         for seconds in [0.05, 0.1, 0.5, 3.0] {

@@ -320,7 +320,7 @@ pub struct LoginStarted {
 }
 
 /// `POST /v1/login/finish`. Answer: [`DeviceStatus`], or [`ErrorCode::LoginPending`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoginFinish {
     /// From [`LoginStarted`].
@@ -334,6 +334,16 @@ pub struct LoginFinish {
     /// The browser's `iss` (RFC 9207), where it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
+}
+
+impl fmt::Debug for LoginFinish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whoever has code and state could finish the login.
+        f.debug_struct("LoginFinish")
+            .field("id", &self.id)
+            .field("iss", &self.iss)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `POST /v1/logout`: ends the login in force, if there is one. No body. Answer:
@@ -389,6 +399,21 @@ pub struct RotateAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_codes_of_a_login_are_not_shown() {
+        let finish = LoginFinish {
+            id: "one".into(),
+            code: Some("secret-code".into()),
+            state: Some("secret-state".into()),
+            iss: None,
+        };
+        let shown = format!("{finish:?}");
+        assert!(
+            shown.contains("one") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
 
     #[test]
     fn a_body_is_an_object_with_the_fields_that_there_are() {

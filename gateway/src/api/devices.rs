@@ -6,10 +6,11 @@ use postern_proto::device_api::{CheckView, SessionView};
 use postern_proto::keys::PublicKey;
 use postern_proto::profile::ProfileGateway;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// `POST /v1/devices`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewDevice {
     /// Unique for ever.
@@ -25,6 +26,17 @@ pub struct NewDevice {
     /// A pre-shared key in base64, made by the caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preshared_key: Option<String>,
+}
+
+impl fmt::Debug for NewDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewDevice")
+            .field("name", &self.name)
+            .field("user", &self.user)
+            .field("groups", &self.groups)
+            .field("public_key", &self.public_key)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Answer to [`NewDevice`]: what a profile needs besides the private key.

@@ -2,6 +2,7 @@
 
 use crate::store::{Invitation, InvitationState, Kind, Require, Session, StoredAttribute, User};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// `POST /v1/invitations`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,12 +32,20 @@ pub struct Invite {
 }
 
 /// Answer to [`Invite`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invited {
     /// As it was stored.
     pub invitation: InvitationView,
     /// The string to give away. Whoever has it can join; it is told once and never stored.
     pub text: String,
+}
+
+impl fmt::Debug for Invited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invited")
+            .field("invitation", &self.invitation)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One invitation.
