@@ -218,7 +218,8 @@ async fn reload_policy(
     State(admin): State<Admin>,
     ConnectInfo(caller): ConnectInfo<Caller>,
 ) -> Response {
-    admin.control.config.reload();
+    let audit = admin.control.log.audit();
+    admin.control.config.reload_by(caller.actor(), &audit).await;
     let reloaded = admin.control.policy.reload_by(caller.actor()).await;
     Json(reloaded).into_response()
 }

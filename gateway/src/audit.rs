@@ -78,6 +78,8 @@ pub enum Action {
     FlowsKill,
     /// Another policy came into force, or was refused.
     PolicyLoad,
+    /// Other live settings of gateway.yaml came into force, or the file was refused.
+    ConfigLoad,
     /// Posture checks of a device changed.
     Posture,
     /// A key tried what it may not: the admin API, enrolment by a device.
@@ -127,7 +129,7 @@ pub enum Actor {
 /// What it was done to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Object {
-    /// `device`, `user`, `session`, `invitation`, `flow`, `policy`.
+    /// `device`, `user`, `session`, `invitation`, `flow`, `policy`, `config`.
     pub kind: &'static str,
     /// Its name.
     pub name: String,
@@ -232,6 +234,7 @@ impl Action {
             Action::UserEnable => "user-enable",
             Action::FlowsKill => "flows-kill",
             Action::PolicyLoad => "policy-load",
+            Action::ConfigLoad => "config-load",
             Action::Posture => "posture",
             Action::Forbidden => "forbidden",
         }

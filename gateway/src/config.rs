@@ -330,6 +330,19 @@ impl Config {
 }
 
 impl ConfigError {
+    /// What is wrong, without the words of the file: a secret may stand there by mistake.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            ConfigError::Wrong { problems, .. } => {
+                let fields: Vec<_> = problems.iter().map(|one| one.field.as_str()).collect();
+                format!("wrong: {}", fields.join(", "))
+            }
+            ConfigError::Unreadable { reason, .. } => format!("cannot be read: {reason}"),
+            ConfigError::Malformed { .. } => "not a gateway.yaml; `status` says where".into(),
+        }
+    }
+
     /// One line for each thing that is wrong, for status and listings.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {

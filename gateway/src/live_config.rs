@@ -1,9 +1,11 @@
 //! The configuration of a running gateway: fields that may change do, the others say that they
 //! wait for a restart.
 
+use crate::audit::{Action, Actor, Audit, AuditEvent, Object, Outcome};
 use crate::config::Config;
 use crate::file_stamp::Watched;
 use arc_swap::ArcSwap;
+use serde_json::json;
 use std::sync::Arc;
 
 /// The configuration in force and what became of the file since. Clones see the same.
@@ -45,18 +47,26 @@ impl LiveConfig {
     }
 
     /// Reads the file again. Errors are logged and kept for `status`; nothing changes then.
-    pub fn reload(&self) {
+    /// What came of it: nothing, or an event for the audit log.
+    pub fn reload(&self) -> Option<AuditEvent> {
         let running = self.get();
         let newer = match Config::load(&running.path) {
             Ok(newer) => newer,
             Err(error) => {
                 tracing::warn!("gateway.yaml is refused, the old settings stay:\n{error}");
-                let needs_restart = self.state.load().needs_restart.clone();
+                let before = self.state.load();
+                let errors = error.lines();
+                // The same faults again are no news.
+                let news = before.errors != errors;
                 self.state.store(Arc::new(FileState {
-                    needs_restart,
-                    errors: error.lines(),
+                    needs_restart: before.needs_restart.clone(),
+                    errors,
                 }));
-                return;
+                let refused = event(&running, Outcome::Refused);
+                return news.then(|| AuditEvent {
+                    reason: Some(error.summary()),
+                    ..refused
+                });
             }
         };
         let changes = running.changes(&newer);
@@ -80,16 +90,43 @@ impl LiveConfig {
             needs_restart,
             errors: Vec::new(),
         }));
+        (!changes.live.is_empty()).then(|| AuditEvent {
+            // Names only: values may be the paths of secrets, and are in the file.
+            after: Some(json!({ "fields": changes.live })),
+            ..event(&running, Outcome::Done)
+        })
+    }
+
+    /// The same for `actor`, with a line in the audit log if it made a difference.
+    pub async fn reload_by(&self, actor: Actor, audit: &Audit) {
+        if let Some(event) = self.reload() {
+            audit.record(AuditEvent { actor, ..event }).await;
+        }
     }
 
     /// Reloads whenever the file changes. Never returns; drop it to stop.
-    pub async fn watch(&self) {
+    pub async fn watch(&self, audit: &Audit) {
         let mut file = Watched::new(&self.get().path);
         loop {
             // Once at the beginning: it may have changed since it was loaded.
-            self.reload();
+            self.reload_by(Actor::Gateway, audit).await;
             file.changed().await;
         }
+    }
+}
+
+fn event(running: &Config, outcome: Outcome) -> AuditEvent {
+    AuditEvent {
+        action: Action::ConfigLoad,
+        outcome,
+        actor: Actor::Gateway,
+        object: Object {
+            kind: "config",
+            name: running.path.display().to_string(),
+        },
+        reason: None,
+        before: None,
+        after: None,
     }
 }
 
@@ -125,5 +162,41 @@ mod tests {
         live.reload();
         assert_eq!(*live.file_state(), FileState::default());
         assert_eq!(live.get().keepalive, Some(25));
+    }
+
+    #[test]
+    fn a_change_of_who_may_what_is_told_once_and_without_values() {
+        let folder = Scratch::new();
+        let path = folder.path("gateway.yaml");
+        let write = |text: &str| std::fs::write(&path, format!("{LEAST}{text}")).expect("written");
+        write("");
+        let live = LiveConfig::new(Config::load(&path).expect("good"));
+        assert!(live.reload().is_none(), "nothing new");
+
+        let wanted = "require_approval: true\nsession: { required: true }\nmtu: 1300\n";
+        write(wanted);
+        let told = live.reload().expect("a change");
+        assert_eq!(
+            (told.action.as_str(), told.outcome),
+            ("config-load", Outcome::Done)
+        );
+        let fields = json!({ "fields": ["require_approval", "session"] });
+        assert_eq!(told.after, Some(fields), "and no word of what waits");
+        assert!(live.reload().is_none());
+
+        for (bad, why) in [
+            ("keepalive: hunter2\n", "keepalive"),
+            ("login: { hunter2: hunter2 }\n", "not a gateway.yaml"),
+        ] {
+            write(bad);
+            let told = live.reload().expect("a refusal");
+            assert_eq!(told.outcome, Outcome::Refused);
+            let reason = told.reason.expect("why");
+            assert!(
+                reason.contains(why) && !reason.contains("hunter2"),
+                "{reason}"
+            );
+            assert!(live.reload().is_none(), "the same fault is no news");
+        }
     }
 }

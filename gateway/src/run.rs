@@ -3,6 +3,7 @@
 //! Signals: `SIGTERM` and `SIGINT` stop (flows are cut, the host is put back); `SIGUSR1` hands
 //! over to a successor (flows and host are left); `SIGHUP` reads policy and configuration again.
 
+use crate::audit::Actor;
 use crate::config::Config;
 use crate::control::{Control, Parts, guests};
 use crate::device_api;
@@ -131,11 +132,12 @@ async fn attend(
         let metrics = metrics::serve(listener, Arc::clone(control), stopped);
         tasks.spawn(async move { metrics.await.context("metrics") });
     }
+    let audit = control.log.audit();
     let ending = tokio::select! {
         signalled = signals(control) => signalled,
         () = pulse(plane) => Err(anyhow::anyhow!("a thread of the data plane has stopped")),
         () = control.policy.watch() => Err(anyhow::anyhow!("the policy watch ended")),
-        () = control.config.watch() => Err(anyhow::anyhow!("the configuration watch ended")),
+        () = control.config.watch(&audit) => Err(anyhow::anyhow!("the configuration watch ended")),
         () = control.keep_time() => Err(anyhow::anyhow!("the janitor ended")),
         () = control.remember() => Err(anyhow::anyhow!("the store keeper ended")),
         Some(task) = tasks.join_next() => match task {
@@ -164,7 +166,7 @@ async fn signals(control: &Control) -> anyhow::Result<Ending> {
             _ = interrupt.recv() => return Ok(Ending::Stop),
             _ = hand_over.recv() => return Ok(Ending::HandOver),
             _ = reload.recv() => {
-                control.config.reload();
+                control.config.reload_by(Actor::Gateway, &control.log.audit()).await;
                 control.policy.reload().await;
             }
         }

@@ -143,6 +143,11 @@ async fn every_change_is_on_disk_when_it_is_answered() {
     for _ in 0..2 {
         assert!(!reload().await.expect("read").policy.ok);
     }
+    let config = std::fs::read_to_string(&world.config.path).expect("there");
+    for more in ["require_approval: true", "require_approval: perhaps"] {
+        std::fs::write(&world.config.path, format!("{config}\n{more}\n")).expect("written");
+        reload().await.expect("read");
+    }
 
     let segment = world.config.flow_log.dir.join("00000000000000000001.jsonl");
     let text = std::fs::read_to_string(segment).expect("readable");
@@ -174,6 +179,8 @@ async fn every_change_is_on_disk_when_it_is_answered() {
             "flows-kill flow done",
             "policy-load policy done",
             "policy-load policy refused",
+            "config-load config done",
+            "config-load config refused",
         ]
     );
     assert_eq!(lines[0]["after"]["groups"][0], "sre");
@@ -181,6 +188,8 @@ async fn every_change_is_on_disk_when_it_is_answered() {
     assert_eq!(lines[2]["after"]["flows_cut"], 7);
     assert_ne!(lines[5]["before"]["policy"], lines[5]["after"]["policy"]);
     assert!(lines[6]["reason"].is_string());
+    assert_eq!(lines[7]["after"]["fields"][0], "require_approval");
+    assert!(lines[8]["reason"].is_string());
 }
 
 #[tokio::test]
