@@ -337,7 +337,12 @@ impl Attendant {
         let Ok(in_force) = applied.await else {
             return;
         };
-        // Said once, and tried again when the gateway has another.
+        // Said once, and tried again when the gateway has another. Endpoints are asked about at
+        // every fetch, until a new one has answered and the old one can go.
+        wanted
+            .gateway
+            .endpoints
+            .clone_from(&in_force.gateway.endpoints);
         self.refused = (!same(&in_force, &wanted)).then_some(config.version);
         if !same(&in_force, &self.profile) {
             self.profile = *in_force;

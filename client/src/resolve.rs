@@ -59,6 +59,23 @@ pub fn literals(endpoints: &[HostPort]) -> Vec<SocketAddr> {
         .collect()
 }
 
+/// The gateway's new list. The endpoint that `answered` last stays on it as the last entry until
+/// it is one of those that the new list was `looked_up` to: a typo must not lock a device out.
+#[must_use]
+pub fn with_proven(
+    mut list: Vec<HostPort>,
+    answered: SocketAddr,
+    looked_up: &[SocketAddr],
+) -> Vec<HostPort> {
+    if !looked_up.contains(&answered) && !literals(&list).contains(&answered) {
+        list.push(HostPort {
+            host: answered.ip().to_string(),
+            port: answered.port(),
+        });
+    }
+    list
+}
+
 /// Looks them all up; it can take half a minute.
 #[must_use]
 pub fn resolve(endpoints: &[HostPort]) -> Resolved {
@@ -86,6 +103,24 @@ pub fn resolve(endpoints: &[HostPort]) -> Resolved {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_endpoint_that_answers_stays_until_a_new_one_has_answered() {
+        let answered: SocketAddr = "[2001:db8::1]:51820".parse().expect("an address");
+        let moved: SocketAddr = "203.0.113.9:51820".parse().expect("an address");
+        let list = |texts: &[&str]| -> Vec<HostPort> {
+            let parse = |text: &&str| text.parse().expect("an endpoint");
+            texts.iter().map(parse).collect()
+        };
+        let typo = list(&["gw.exmaple.com:51820"]);
+        let kept = list(&["gw.exmaple.com:51820", "[2001:db8::1]:51820"]);
+        assert_eq!(with_proven(typo.clone(), answered, &[]), kept);
+        assert_eq!(with_proven(typo.clone(), answered, &[moved]), kept);
+        // It answers at one that the new list leads to, or names.
+        assert_eq!(with_proven(typo.clone(), moved, &[moved]), typo);
+        let named = list(&["203.0.113.9:51820"]);
+        assert_eq!(with_proven(named.clone(), moved, &[]), named);
+    }
 
     #[test]
     fn addresses_need_no_look_up_and_come_once_in_order() {

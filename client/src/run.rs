@@ -7,7 +7,7 @@ use crate::keeper::Keeper;
 use crate::owner::Owner;
 use crate::profile;
 use crate::report::{Identity, Report};
-use crate::resolve::{Resolved, Resolver};
+use crate::resolve::{Resolved, Resolver, literals};
 use crate::split_tunnel::{self, Plan, SplitTunnel};
 use crate::state::{Client, Config};
 use error::io;
@@ -21,7 +21,7 @@ use postern_io::signal::Signals;
 use postern_io::tun::{Tun, TunOptions};
 use postern_io::udp::{UdpEnd, UdpOptions};
 use postern_proto::now::{Mono, Now};
-use postern_proto::profile::Profile;
+use postern_proto::profile::{HostPort, Profile};
 use set_up::{asked_to_stop, first_look_up, free_interface, give_up_privileges, make_plan, seed};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -159,6 +159,9 @@ struct Worker {
     v6: bool,
     questions: Receiver<Question>,
     resolver: Resolver,
+    /// What the resolver looks up, and what it found.
+    look_up: Vec<HostPort>,
+    looked_up: Vec<SocketAddr>,
     next_look_up: Mono,
     routes_changed: Arc<AtomicBool>,
     look_at_network: Mono,
@@ -202,6 +205,7 @@ impl Worker {
                 wake.wake();
             }
         })?;
+        let look_up = profile.gateway.endpoints.clone();
         let identity = Identity {
             name: instance.name().to_owned(),
             interface,
@@ -218,6 +222,8 @@ impl Worker {
             v6,
             questions,
             resolver,
+            look_up,
+            looked_up: Vec::new(),
             next_look_up: Mono(0),
             routes_changed,
             look_at_network: Mono::NEVER,
@@ -341,8 +347,15 @@ impl Worker {
         }
         // A name that cannot be looked up right now does not make the known address wrong.
         if !resolved.endpoints.is_empty() {
-            self.client
-                .set_endpoints(resolved.endpoints, &mut self.outputs, now);
+            self.looked_up.clone_from(&resolved.endpoints);
+            let mut endpoints = resolved.endpoints;
+            // The one that answered last, where the gateway names others since.
+            for at in literals(&self.identity.profile.gateway.endpoints) {
+                if !endpoints.contains(&at) {
+                    endpoints.push(at);
+                }
+            }
+            self.client.set_endpoints(endpoints, &mut self.outputs, now);
         }
         self.next_look_up = now.mono + LOOK_UP_PAUSE;
         self.path = self.path_now();

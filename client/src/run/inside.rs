@@ -4,12 +4,12 @@
 use super::Worker;
 use super::set_up::{make_plan, seed};
 use crate::agent::Order;
-use crate::resolve::Resolver;
+use crate::resolve::{Resolver, with_proven};
 use crate::split_tunnel::SplitTunnel;
 use postern_io::clock::Clock;
 use postern_proto::keys::{PresharedKey, PrivateKey};
 use postern_proto::now::{Mono, Now};
-use postern_proto::profile::Profile;
+use postern_proto::profile::{HostPort, Profile};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -81,16 +81,15 @@ impl Worker {
             wanted.include.clone_from(&before.include);
         }
         if wanted.gateway.endpoints != before.gateway.endpoints {
-            match Resolver::start(wanted.gateway.endpoints.clone(), self.waker.clone()) {
-                Ok(resolver) => {
-                    self.resolver = resolver;
-                    self.resolver.ask();
+            let list = std::mem::take(&mut wanted.gateway.endpoints);
+            // While nothing answers there is no saying which endpoint to hold on to.
+            let answers = self.client.is_connected(now) && self.client.unanswered() == 0;
+            wanted.gateway.endpoints = match self.client.endpoint() {
+                Some(answered) if answers && self.look_up(&list) => {
+                    with_proven(list, answered, &self.looked_up)
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the gateway's new endpoints wait for the next start");
-                    wanted.gateway.endpoints = before.gateway.endpoints;
-                }
-            }
+                Some(_) | None => before.gateway.endpoints,
+            };
         }
         if (wanted.mtu, wanted.keepalive) != (before.mtu, before.keepalive) {
             let (mtu, keepalive) = (wanted.mtu, wanted.keepalive);
@@ -98,6 +97,26 @@ impl Worker {
             tracing::info!(mtu, ?keepalive, "the gateway changed the link");
         }
         self.identity.profile = wanted;
+    }
+
+    /// Whether these endpoints are the ones to look up from now on.
+    fn look_up(&mut self, list: &[HostPort]) -> bool {
+        if self.look_up == list {
+            return true;
+        }
+        match Resolver::start(list.to_vec(), self.waker.clone()) {
+            Ok(resolver) => {
+                self.resolver = resolver;
+                self.resolver.ask();
+                self.look_up = list.to_vec();
+                self.looked_up.clear();
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the gateway's new endpoints wait");
+                false
+            }
+        }
     }
 
     fn change_routes(&mut self, wanted: &Profile, tunnel: &mut SplitTunnel) -> Result<(), String> {
