@@ -41,7 +41,7 @@ use arc_swap::ArcSwap;
 use postern_io::clock::Clock;
 use postern_proto::keys::PublicKey;
 use postern_proto::now::Mono;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -83,6 +83,9 @@ pub struct Control {
     /// Throw-away keys that the data plane knows.
     guests: tokio::sync::Mutex<BTreeMap<PublicKey, DeviceRecord>>,
     refusals: std::sync::Mutex<crate::refusals::Refusals>,
+    /// Rotations that the data plane has ended and the store has not, old key and new; at most one
+    /// for each device.
+    unfinished: std::sync::Mutex<BTreeSet<(PublicKey, PublicKey)>>,
 }
 
 /// What a [`Control`] is made of.
@@ -129,6 +132,7 @@ impl Control {
             changing: tokio::sync::Mutex::new(()),
             guests: tokio::sync::Mutex::new(guests),
             refusals: Default::default(),
+            unfinished: Default::default(),
         })
     }
 

@@ -167,8 +167,18 @@ impl Workers {
             worker: place,
             done,
         })?;
-        let enrolled = enrolled.by(self.deadline()).await?;
-        Ok(enrolled.map_err(|full| full.to_string()))
+        let Err(full) = enrolled.by(self.deadline()).await? else {
+            return Ok(Ok(()));
+        };
+        // Its own key is none to come: it is refused, and the one that was to come is forgotten.
+        let forgotten = worker.ask(|done| WorkerCommand::RotateDevice {
+            key,
+            next: key,
+            preshared_key: None,
+            done,
+        })?;
+        let _refused = forgotten.by(self.deadline()).await?;
+        Ok(Err(full.to_string()))
     }
 
     /// A former key meets silence at the door.

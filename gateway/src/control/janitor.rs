@@ -44,6 +44,7 @@ impl Control {
     }
 
     async fn tick(&self, duties: &mut Duties) -> Result<(), NotInForce> {
+        self.finish_rotations().await;
         let now = Clock::now().wall.seconds();
         for session in self.store.sessions_due(now).await? {
             self.end_by_age(&session, now, duties).await?;

@@ -13,7 +13,9 @@ use postern_proto::device_api::{ErrorCode, RotateAnswer, RotateRequest};
 use postern_proto::kem;
 use postern_proto::keys::{PresharedKey, PublicKey};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::{MutexGuard, PoisonError};
 
 impl Control {
     /// Accepts the key that a device wants to have. Durable and answered by the data plane when it
@@ -85,9 +87,27 @@ impl Control {
             }
             // Finished already, or the device was revoked meanwhile.
             Ok(None) => tracing::debug!(key = new.fingerprint(), "no rotation waits for this key"),
-            // Both keys are stored, so the next start goes on with it.
-            Err(error) => tracing::error!(%error, "a new key is in use and not stored"),
+            // Both keys are stored, so the next start would go on with it, too.
+            Err(error) => {
+                tracing::error!(%error, "a new key is in use and not stored; it is tried again");
+                self.unfinished().insert((*old, *new));
+            }
         }
+    }
+
+    /// Stores what could not be stored when a new key came into use.
+    pub(super) async fn finish_rotations(&self) {
+        let unfinished = std::mem::take(&mut *self.unfinished());
+        for (old, new) in unfinished {
+            self.rotated(&old, &new).await;
+        }
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, BTreeSet<(PublicKey, PublicKey)>> {
+        // Whole at every moment, so one who panicked with it left it good.
+        self.unfinished
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on with rotations that were under way when the gateway stopped.

@@ -84,6 +84,22 @@ async fn a_device_that_the_door_cannot_take_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_next_key_that_the_door_cannot_take_is_taken_back() {
+    let mut full = FrontDoor::new(&PrivateKey::from_random([1; 32]), 1, 7);
+    for n in 0..MAX_PEERS {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        full.enrol(PublicKey(key), 0).expect("room");
+    }
+    let (worker, fake) = FakeWorker::worker();
+    let workers = Workers::new(vec![worker], door_of(full));
+    let (device, next) = (device("d", 4), PrivateKey::from_random([60; 32]).public());
+    let refused = workers.rotate_device(&device, next, None).await;
+    assert!(refused.expect("answers").is_err());
+    assert_eq!(fake.asked().rotated, [next, device.key]);
+}
+
+#[tokio::test]
 async fn a_change_reaches_every_worker_and_cuts_add_up() {
     let (workers, fakes) = two();
     let policy = Arc::new(Policy::parse(FIRST_POLICY).expect("good"));

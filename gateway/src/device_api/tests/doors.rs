@@ -5,6 +5,7 @@ use axum::body::Bytes;
 use postern_engine::standing::Held;
 use postern_proto::device_api::MAX_BODY;
 use postern_proto::kem::KemSecret;
+use sqlx::Connection;
 use std::time::Duration;
 
 #[tokio::test]
@@ -324,6 +325,29 @@ async fn a_key_is_replaced_once_the_new_one_is_used() {
             .all(|line| !line.to_string().contains(&theirs_base64(theirs))),
         "no secret in the log"
     );
+}
+
+#[tokio::test]
+async fn a_new_key_that_could_not_be_stored_is_stored_later() {
+    let world = World::start().await;
+    let asked = world.post(BO, "/v1/keys", json!({ "public_key": key(60) }));
+    assert_eq!(asked.await.0, 200);
+    let path = format!("sqlite://{}", world.config.store_path().display());
+    let mut db = sqlx::SqliteConnection::connect(&path).await.expect("opens");
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON devices BEGIN SELECT RAISE(FAIL, 'full'); END";
+    sqlx::query(full).execute(&mut db).await.expect("made");
+    world.control.rotated(&key(BO), &key(60)).await;
+    let device = world.control.store.device("bo-laptop").await;
+    assert_eq!(device.expect("there").record.key, key(BO));
+    let free = sqlx::query("DROP TRIGGER full").execute(&mut db).await;
+    free.expect("dropped");
+    let control = world.control.clone();
+    let janitor = tokio::spawn(async move { control.keep_time().await });
+    let serves = async || world.control.store.device("bo-laptop").await;
+    while serves().await.expect("there").record.key != key(60) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    janitor.abort();
 }
 
 #[tokio::test]

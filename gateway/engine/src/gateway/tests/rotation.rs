@@ -57,6 +57,21 @@ fn a_flow_survives_with_bytes_both_ways() {
 }
 
 #[test]
+fn its_own_key_as_the_next_one_takes_the_next_one_back() {
+    let mut world = World::new(&["platform"]);
+    let own = *world.laptops[0].peers.our_key();
+    let next = next_key(&mut world, 50);
+    assert_eq!(keys(&world).len(), 2);
+    world
+        .gateway
+        .rotate_device(&own, own, None)
+        .expect_err("it has it");
+    assert_eq!(keys(&world), [own]);
+    world.connect(next);
+    assert!(world.gateway.take_rotated().is_empty());
+}
+
+#[test]
 fn the_old_key_is_dead_and_what_was_under_way_cuts_nothing() {
     let mut world = World::new(&["platform"]);
     open(&mut world);
