@@ -28,7 +28,7 @@ refused_with() {
 step "a default route, whole or in halves"
 refused_with 'default route' 0.0.0.0/0
 refused_with 'default route' '"::/0"'
-refused_with 'default route' 0.0.0.0/1 128.0.0.0/1
+refused_with 'loopback' 0.0.0.0/1 128.0.0.0/1
 
 step "the gateway's own endpoint"
 refused_with 'endpoint' $GATEWAY4/32
