@@ -15,7 +15,7 @@ import sys
 import queries
 
 LABELS = {"job", "gateway", "verdict", "kind"}
-METADATA = {"user", "device", "rule", "state", "target", "close_reason", "deny_reason", "n"}
+METADATA = {"user", "device", "rule", "state", "target", "close_reason", "deny_reason", "action", "outcome", "n"}
 faults = []
 
 

@@ -162,9 +162,31 @@ def build():
                [prom(f'sum by (worker) ({value("postern_worker_devices")})', "worker {{worker}}")], width=4,
                calcs=()),
     ])
+    identity = ("Identity", 9, [
+        series("Logins and sessions", "Sessions that live, and logins by outcome.",
+               [prom(total("postern_sessions"), "sessions"),
+                prom(f'sum by (outcome) (increase({value("postern_logins_total")}[$__rate_interval]))', "{{outcome}}")], width=8,
+               calcs=("lastNotNull", "max"), many=True),
+        series("Control API", "Requests by answer, and posture reports.",
+               [prom(rate("postern_control_requests_total", by="code"), "{{code}}"),
+                prom(rate("postern_posture_reports_total"), "reports")], PER_SECOND, 8, many=True),
+        series("Control API, at this moment", "Connections, requests under way, and answers that wait for a worker.",
+               [prom(f'sum by (state) ({value("postern_control_connections")})', "{{state}}"),
+                prom(total("postern_control_requests"), "requests"), prom(total("postern_control_answers"), "answers")], width=8,
+               calcs=("lastNotNull", "max")),
+        series("Control API, refused", "What went no further, by reason, and what a throw-away key tried beyond what is recorded one by "
+               "one; beside them, connections.",
+               [prom(rate("postern_control_dropped_total", by="reason"), "{{reason}}"),
+                prom(rate("postern_control_forbidden_unrecorded_total"), "forbidden, unrecorded"),
+                prom(rate("postern_control_connections_total"), "connections")], PER_SECOND, 12, many=True),
+        series("Audit", "Events by what was done and what came of it; lines written and lost. Any lost is an alert.",
+               [prom(f'{rate("postern_audit_events_total", by="action, outcome")} > 0', "{{action}} {{outcome}}"),
+                prom(rate("postern_audit_written_total"), "written"), prom(rate("postern_audit_lost_total"), "lost")], PER_SECOND, 12,
+               many=True),
+    ])
     return dashboard(
-        "postern-gateway", "Postern: gateway", "Is the gateway well: devices, traffic, verdicts, flow log, exporters, resources.",
+        "postern-gateway", "Postern: gateway", "Is the gateway well: devices, traffic, verdicts, identity, flow log, exporters, resources.",
         [data_source("prometheus", "Prometheus", "prometheus"),
          all_of("gateway", "Gateway", PROMETHEUS, {"query": "label_values(postern_build_info, gateway)", "qryType": 1, "refId": "gateway"},
                 "label_values(postern_build_info, gateway)")],
-        [health, traffic, verdicts, log, export, resources])
+        [health, traffic, verdicts, identity, log, export, resources])
