@@ -21,6 +21,7 @@ login:
       scopes: [openid, email, profile, groups]
       ca_file: $W/idp/ca.pem"
 policy | sed '/name: the lab/s/\[admins\]/[lab]/' | policy_put
+assert_ok "policy reload" admin policy reload
 idp_groups ana '["admins", "lab", "cooks"]'
 idp_groups eve '["admins", "lab"]'
 

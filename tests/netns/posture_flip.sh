@@ -18,6 +18,7 @@ posture:
 YAML
 }
 checked '[corp-cert]' | policy_put
+assert_ok "policy reload" admin policy reload   # what opened under the old policy would be cut by its change
 joined laptop --user ana@example.com --group admins
 wait_for 15 "the first report, and with it the target" is_open laptop
 

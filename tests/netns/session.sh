@@ -10,6 +10,7 @@ gateway_up 'session: { required: true, max_age: 12h }'
 # A personal invitation is itself a login; the rule for port 7000 asks for one of the last twelve seconds.
 young() { policy | sed 's/name: the lab, action: allow, from: { groups: \[admins\] }/name: the lab, action: allow, from: { groups: [admins], session_age: '"$1"' }/'; }
 young 1h | policy_put
+assert_ok "policy reload" admin policy reload
 joined laptop --user ana@example.com --group admins
 wait_for 5 "the target" is_open laptop
 since=$(admin session list -o json | jq '.[0].since')

@@ -4,9 +4,12 @@ use super::Control;
 use super::login::session_end;
 use super::refresh::NotInForce;
 use crate::audit::Actor;
+use crate::config::Config;
 use crate::store::{Session, StoreError, Terms};
+use postern_engine::policy::Policy;
 use postern_io::clock::Clock;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often it is looked. The data plane needs no janitor to cut at the moment itself; this is
@@ -18,6 +21,8 @@ const TOLD_AT_ONCE: usize = 64;
 
 /// What is still to be done, and what was in force when it was looked last.
 struct Duties {
+    /// What the next two were made of: while it is the same, they are.
+    seen: (Arc<Config>, Arc<Policy>),
     terms: Terms,
     told: (String, String),
     /// Devices whose standing the data plane may not have yet.
@@ -30,6 +35,7 @@ impl Control {
     /// Does what time demands. Never returns.
     pub async fn keep_time(&self) {
         let mut duties = Duties {
+            seen: (self.config.get(), self.policy.current()),
             terms: Terms::of(&self.config.get()),
             told: self.what_clients_know(),
             owed: BTreeSet::new(),
@@ -49,16 +55,7 @@ impl Control {
         for session in self.store.sessions_due(now).await? {
             self.end_by_age(&session, now, duties).await?;
         }
-        let (terms, told) = (Terms::of(&self.config.get()), self.what_clients_know());
-        if (terms, &told) != (duties.terms, &duties.told) {
-            let active = self.store.active_devices(now, &terms).await?;
-            let names = || active.iter().map(|device| device.name.clone());
-            if terms != duties.terms {
-                duties.owed.extend(names());
-            }
-            duties.untold.extend(names());
-            (duties.terms, duties.told) = (terms, told);
-        }
+        self.look_for_changes(duties, now).await?;
         while let Some(name) = duties.owed.first().cloned() {
             let _alone = self.changing.lock().await;
             match self.put_in_force(&name).await {
@@ -77,6 +74,26 @@ impl Control {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
+    }
+
+    /// Notes whom another configuration or policy concerns.
+    async fn look_for_changes(&self, duties: &mut Duties, now: u64) -> Result<(), StoreError> {
+        let seen = (self.config.get(), self.policy.current());
+        if Arc::ptr_eq(&seen.0, &duties.seen.0) && Arc::ptr_eq(&seen.1, &duties.seen.1) {
+            return Ok(());
+        }
+        let (terms, told) = (Terms::of(&self.config.get()), self.what_clients_know());
+        if (terms, &told) != (duties.terms, &duties.told) {
+            let active = self.store.active_devices(now, &terms).await?;
+            let names = || active.iter().map(|device| device.name.clone());
+            if terms != duties.terms {
+                duties.owed.extend(names());
+            }
+            duties.untold.extend(names());
+            (duties.terms, duties.told) = (terms, told);
+        }
+        duties.seen = seen;
         Ok(())
     }
 
