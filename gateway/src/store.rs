@@ -197,6 +197,11 @@ fn migrations() -> Migrator {
             "identity",
             include_str!("../migrations/0002_identity.sql"),
         ),
+        one(
+            3,
+            "policy life",
+            include_str!("../migrations/0003_policy_life.sql"),
+        ),
     ])
 }
 

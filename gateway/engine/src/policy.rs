@@ -49,8 +49,9 @@ use posture::Checks;
 use rule::{Action, Destination, DestinationId, Names, Rule};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The largest file that is read, in bytes. 10 000 rules take some 2 MB.
@@ -95,6 +96,8 @@ pub struct Subject {
 pub enum RuleId {
     /// A rule of the file.
     Rule(u32),
+    /// No rule matched, and a grant that rests on this entry of `grants:` allows it.
+    Grant(u32),
     /// No rule matched.
     Default,
 }
@@ -109,7 +112,12 @@ pub struct Verdict {
     allow: bool,
     rule: RuleId,
     target: Option<TargetId>,
+    /// Position in the grants of who asked.
+    grant: Option<usize>,
 }
+
+/// What the names of targets mean now, by name. A name that is not here means nothing.
+pub type Answers = BTreeMap<String, Vec<IpAddr>>;
 
 struct Target {
     name: String,
@@ -123,6 +131,14 @@ impl Policy {
     /// Every fault of the file, each with its place and what to write instead. Text that is not
     /// YAML is one fault.
     pub fn parse(source: &str) -> Result<Policy, PolicyErrors> {
+        Policy::compile(source, &Answers::new())
+    }
+
+    /// The same, with what the names of its targets mean. The hash is that of the text alone.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`].
+    pub fn compile(source: &str, _answers: &Answers) -> Result<Policy, PolicyErrors> {
         let mut faults = error::Faults::new(source);
         if source.len() > MAX_SOURCE {
             let what = format!(
@@ -165,6 +181,19 @@ impl Policy {
         self.hash
     }
 
+    /// The names that its targets have in place of addresses.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<&str> {
+        BTreeSet::new()
+    }
+
+    /// What the verdict would be if the rules in `mode: shadow` were in force, where one of those
+    /// decides it.
+    #[must_use]
+    pub fn shadow(&self, _who: &SubjectIndex, _to: &Tuple, _now: Wall) -> Option<Verdict> {
+        None
+    }
+
     /// What this policy needs to know of `who`. Keep it with the device, and make it anew
     /// whenever the policy or the subject changes, how it stands included. Time alone makes it no
     /// older: a report that goes stale, an attribute and a login that end are in it.
@@ -188,6 +217,7 @@ impl Policy {
             allow: false,
             rule: RuleId::Default,
             target: None,
+            grant: None,
         };
         if who.policy != self.hash {
             return denied;
@@ -202,6 +232,7 @@ impl Policy {
                 allow: rule.action == Action::Allow,
                 rule: RuleId::Rule(id),
                 target: destination.target,
+                grant: None,
             },
             (None, _) | (_, None) => denied,
         }
@@ -304,7 +335,7 @@ impl Policy {
     fn rule(&self, id: RuleId) -> Option<&Rule> {
         match id {
             RuleId::Rule(n) => usize::try_from(n).ok().and_then(|n| self.rules.get(n)),
-            RuleId::Default => None,
+            RuleId::Grant(_) | RuleId::Default => None,
         }
     }
 
@@ -349,6 +380,12 @@ impl Verdict {
     #[must_use]
     pub fn target(&self) -> Option<TargetId> {
         self.target
+    }
+
+    /// Where a grant decided: its position among the grants of who asked.
+    #[must_use]
+    pub fn grant(&self) -> Option<usize> {
+        self.grant
     }
 }
 

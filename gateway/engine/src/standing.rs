@@ -5,6 +5,7 @@ use postern_proto::facts::Facts;
 use postern_proto::fate::DropReason;
 use postern_proto::now::Wall;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The changing facts of one device.
@@ -22,6 +23,14 @@ pub struct Standing {
     pub reported: Option<Reported>,
     /// What an admin said of it.
     pub attributes: BTreeMap<String, Attribute>,
+    /// What an admin called it: `env=prod`. Sorted.
+    pub labels: Vec<String>,
+    /// Access for a while, beyond the rules.
+    pub grants: Vec<Grant>,
+    /// Where it was heard last. The engine knows it first.
+    pub outer: Option<IpAddr>,
+    /// Names these facts in records: whoever keeps the past finds them by it.
+    pub facts: Option<Arc<str>>,
 }
 
 impl Standing {
@@ -99,4 +108,24 @@ pub struct Attribute {
     pub value: String,
     /// From then on it is as if it were not there.
     pub until: Option<Wall>,
+}
+
+/// Access for a while that somebody asked for and got. It is a rule with an end, for one device:
+/// what the entry of the policy's `grants:` says must hold all the while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Names it in records and listings.
+    pub id: Arc<str>,
+    /// The name of the entry of `grants:` that it rests on. Without that entry it means nothing.
+    pub entry: Arc<str>,
+    /// What was asked for: the name of a target, or `192.0.2.10:22/tcp`.
+    pub target: Arc<str>,
+    /// Why, in the words of who asked.
+    pub reason: Arc<str>,
+    /// Nobody approved it.
+    pub break_glass: bool,
+    /// From when.
+    pub since: Wall,
+    /// Until when.
+    pub until: Wall,
 }

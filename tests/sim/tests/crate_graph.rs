@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// For each crate of ours, those of ours that it may import, and why no others.
-const IMPORTS: [(&str, &[&str], &str); 11] = [
+const IMPORTS: [(&str, &[&str], &str); 12] = [
     (
         "postern-proto",
         &[],
@@ -34,9 +34,15 @@ const IMPORTS: [(&str, &[&str], &str); 11] = [
         "it keeps lines, whatever they say; so a copy can be read without a gateway",
     ),
     (
+        "postern-history",
+        &["postern-engine", "postern-proto"],
+        "the past is judged by the same function as the present, and is just as pure",
+    ),
+    (
         "postern-gateway",
         &[
             "postern-engine",
+            "postern-history",
             "postern-io",
             "postern-proto",
             "postern-spool",
@@ -51,7 +57,12 @@ const IMPORTS: [(&str, &[&str], &str); 11] = [
     ),
     (
         "postern-sim",
-        &["postern", "postern-engine", "postern-proto"],
+        &[
+            "postern",
+            "postern-engine",
+            "postern-history",
+            "postern-proto",
+        ],
         "the simulated world has no real one in it",
     ),
     (
@@ -76,6 +87,7 @@ const IMPORTS: [(&str, &[&str], &str); 11] = [
             "postern",
             "postern-engine",
             "postern-gateway",
+            "postern-history",
             "postern-io",
             "postern-proto",
         ],

@@ -375,7 +375,7 @@ impl Gateway {
     fn count_verdict(&mut self, verdict: &Verdict) {
         let place = match verdict.rule() {
             RuleId::Rule(rule) => rule as usize,
-            RuleId::Default => self.rule_counts.len().saturating_sub(1),
+            RuleId::Grant(_) | RuleId::Default => self.rule_counts.len().saturating_sub(1),
         };
         if let Some(count) = self.rule_counts.get_mut(place) {
             if verdict.allows() {

@@ -1,0 +1,15 @@
+//! The past, judged again. The evaluator is a pure function and every record names its inputs, so
+//! an answer about the past is exact: the same policy gives the same verdict.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `facts` | how a device stood, as text that names itself by its hash |
+//! | `attempt` | a line of the flow log as what was asked, by whom, and what came of it |
+//!
+//! No file and no clock: whoever calls reads the log and the store.
+
+pub mod attempt;
+pub mod facts;
+
+pub use attempt::Attempt;
+pub use facts::{BadFacts, FactsText};
