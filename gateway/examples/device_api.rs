@@ -67,6 +67,7 @@ async fn main() -> anyhow::Result<()> {
                 kind: Kind::Open,
                 user: None,
                 groups: Vec::new(),
+                labels: Vec::new(),
                 name: None,
                 require: Require::Approval,
                 uses: 100_000,

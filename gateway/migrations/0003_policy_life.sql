@@ -1,7 +1,8 @@
 -- The life of a policy, and what verdicts of the past rested on. Times are seconds since 1970.
 
 -- What an admin called a device: `env=prod`.
-ALTER TABLE devices ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';   -- JSON array, sorted
+ALTER TABLE devices     ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';  -- JSON array, sorted
+ALTER TABLE invitations ADD COLUMN labels TEXT NOT NULL DEFAULT '[]';  -- of the devices to come
 
 -- Every policy that ever was in force or was to be, by the hash that records name.
 CREATE TABLE policies (

@@ -122,6 +122,7 @@ async fn add_device(
             json!({
                 "user": device.user,
                 "groups": device.groups,
+                "labels": device.labels,
                 "device_key": device.public_key.fingerprint(),
                 "addresses": device.addresses,
             })

@@ -8,7 +8,7 @@ mod log;
 mod select;
 mod worker;
 
-pub use devices::{DeviceAdded, DeviceState, DeviceView, NewDevice};
+pub use devices::{ChangeLabels, DeviceAdded, DeviceState, DeviceView, NewDevice};
 pub use identity::{
     AttributeView, InvitationView, Invite, Invited, LoginView, SetAttribute, UserView,
 };
@@ -253,6 +253,7 @@ mod tests {
         let new = NewDevice {
             name: "ana-laptop".into(),
             user: None,
+            labels: Vec::new(),
             groups: Vec::new(),
             public_key: postern_proto::keys::PublicKey([1; 32]),
             preshared_key: Some("secret".into()),

@@ -62,6 +62,8 @@ pub enum Action {
     DeviceRevoke,
     /// An attribute of a device was set or unset.
     DeviceAttribute,
+    /// A label of a device was set or unset.
+    DeviceLabel,
     /// A device got a new key.
     KeyRotate,
     /// A login was begun.
@@ -226,6 +228,7 @@ impl Action {
             Action::DeviceDeny => "device-deny",
             Action::DeviceRevoke => "device-revoke",
             Action::DeviceAttribute => "device-attribute",
+            Action::DeviceLabel => "device-label",
             Action::KeyRotate => "key-rotate",
             Action::LoginStart => "login-start",
             Action::Login => "login",

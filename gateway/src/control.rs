@@ -9,6 +9,7 @@ mod guests;
 mod invite;
 mod janitor;
 mod join;
+mod labels;
 mod login;
 mod posture;
 mod refresh;

@@ -51,7 +51,8 @@ pub async fn enrol(
         &new.groups,
         new.public_key,
         preshared,
-    )?;
+    )?
+    .with_labels(&new.labels)?;
     let device = store.add_device(words, Clock::now().wall.seconds()).await?;
     let (v4, v6) = config.pool.gateway();
     let added = DeviceAdded {
@@ -77,6 +78,7 @@ pub fn view(device: &Device) -> DeviceView {
         name: record.name.clone(),
         user: record.user.clone(),
         groups: record.groups.clone(),
+        labels: record.standing.labels.clone(),
         public_key: record.key,
         preshared_key: record.preshared_key.is_some(),
         addresses: vec![record.v4.into(), record.v6.into()],

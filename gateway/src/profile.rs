@@ -120,6 +120,7 @@ mod tests {
                 name: "ana".into(),
                 user: None,
                 groups: vec!["sre".into()],
+                labels: Vec::new(),
                 public_key: PrivateKey::from_random([1; 32]).public(),
                 preshared_key: false,
                 addresses: vec![

@@ -3,7 +3,7 @@
 
 use super::change::Change;
 use super::{Admin, Caller, read};
-use crate::api::{CutView, Invite, SetAttribute};
+use crate::api::{ChangeLabels, CutView, Invite, SetAttribute};
 use crate::audit::Action;
 use crate::problem::Problem;
 use axum::Json;
@@ -29,6 +29,7 @@ pub(super) fn routes() -> Router<Admin> {
             "/v1/devices/{name}/attributes/{attribute}/unset",
             post(unset_attribute),
         )
+        .route("/v1/devices/{name}/labels", post(change_labels))
         .route("/v1/users", get(list_users))
         .route("/v1/users/{name}", get(show_user))
         .route("/v1/users/{name}/disable", post(disable_user))
@@ -123,6 +124,20 @@ async fn unset_attribute(
 ) -> Result<Response, Problem> {
     let change = admin.device_change(Action::DeviceAttribute, &name).await;
     let done = admin.control.unset_attribute(&name, &attribute).await;
+    admin.tell_device(change, caller, &name, done).await
+}
+
+async fn change_labels(
+    State(admin): State<Admin>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let wanted: ChangeLabels = read(&body)?;
+    // A rule may be for those who have a label.
+    admin.audit().ready()?;
+    let change = admin.device_change(Action::DeviceLabel, &name).await;
+    let done = admin.control.change_labels(&name, &wanted).await;
     admin.tell_device(change, caller, &name, done).await
 }
 
@@ -255,6 +270,11 @@ impl Admin {
         let attributes: serde_json::Map<_, _> = attributes
             .map(|one| (one.name, json!({ "value": one.value, "until": one.until })))
             .collect();
-        Some(json!({ "state": device.state, "user": device.user, "attributes": attributes }))
+        Some(json!({
+            "state": device.state,
+            "user": device.user,
+            "labels": device.labels,
+            "attributes": attributes,
+        }))
     }
 }

@@ -74,6 +74,7 @@ impl World {
             name: name.into(),
             user: Some("ana@example.com".into()),
             groups: vec!["sre".into()],
+            labels: Vec::new(),
             public_key: PrivateKey::from_random([seed; 32]).public(),
             preshared_key: None,
         };

@@ -21,6 +21,9 @@ pub struct NewDevice {
     /// What policy sees.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// The same: `env=prod`.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// The public half of the device's key. The private half never reaches the daemon.
     pub public_key: PublicKey,
     /// A pre-shared key in base64, made by the caller.
@@ -34,6 +37,7 @@ impl fmt::Debug for NewDevice {
             .field("name", &self.name)
             .field("user", &self.user)
             .field("groups", &self.groups)
+            .field("labels", &self.labels)
             .field("public_key", &self.public_key)
             .finish_non_exhaustive()
     }
@@ -65,6 +69,9 @@ pub struct DeviceView {
     pub user: Option<String>,
     /// What policy sees.
     pub groups: Vec<String>,
+    /// The same: `env=prod`. Sorted.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// Its identity.
     pub public_key: PublicKey,
     /// Whether a pre-shared key is set. The key itself is never shown.
@@ -97,6 +104,18 @@ pub struct DeviceView {
     pub last_endpoint: Option<SocketAddr>,
     /// Seconds since 1970.
     pub last_handshake: Option<u64>,
+}
+
+/// `POST /v1/devices/{name}/labels`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeLabels {
+    /// `env=prod`, instead of what the key had before.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// `env`, whatever its value, or `env=prod`.
+    #[serde(default)]
+    pub unset: Vec<String>,
 }
 
 /// Whether a device may connect, and may reach anything.

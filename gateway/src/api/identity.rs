@@ -16,6 +16,9 @@ pub struct Invite {
     /// What policy will see.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// The same: `env=prod`.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// What to call the device; not of an open one.
     #[serde(default)]
     pub name: Option<String>,
@@ -61,6 +64,9 @@ pub struct InvitationView {
     pub user: Option<String>,
     /// What policy will see.
     pub groups: Vec<String>,
+    /// The same: `env=prod`.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// What to call the device.
     pub name: Option<String>,
     /// `none`, `login` or `approval`.
@@ -153,6 +159,7 @@ impl InvitationView {
             kind: invitation.kind,
             user: invitation.user,
             groups: invitation.groups,
+            labels: invitation.labels,
             name: invitation.name,
             require: invitation.require,
             uses: invitation.uses,

@@ -63,6 +63,8 @@ pub(super) enum Verb {
     },
     /// Set or unset an attribute of a device.
     Attribute(change::Attribute),
+    /// Set or unset labels of a device.
+    Label(change::Label),
     /// Cut devices off for ever, at once.
     Revoke {
         /// Their names.
@@ -83,6 +85,9 @@ pub(super) struct Add {
     /// A group that the policy knows. May be repeated.
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
+    /// A label that the policy can ask for. May be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
     /// The device's public key, if it made its own. Without it a key pair is made here, printed
     /// once and never stored.
     #[arg(long, value_name = "KEY")]
@@ -126,6 +131,7 @@ impl Verb {
             }
             Verb::Deny { names, place } => change::decide(&place, &names, "deny", "denied").await,
             Verb::Attribute(attribute) => attribute.obey().await,
+            Verb::Label(label) => label.obey().await,
             Verb::Revoke { names, place } => revoke(&place, &names).await,
         }
     }
@@ -170,6 +176,7 @@ impl Add {
             name: self.name.clone(),
             user: self.user.clone(),
             groups: self.groups.clone(),
+            labels: self.labels.clone(),
             public_key,
             preshared_key: preshared.as_ref().map(preshared_text),
         };
@@ -236,6 +243,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
         "NAME",
         "USER",
         "GROUPS",
+        "LABELS",
         "ADDRESS",
         "STATE",
         "ENDPOINT",
@@ -248,6 +256,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
                 device.name.clone(),
                 output::or_dash(device.user.as_ref()),
                 super::list_of(&device.groups),
+                super::list_of(&device.labels),
                 output::or_dash(device.addresses.first()),
                 state(device.state).to_owned(),
                 output::or_dash(device.last_endpoint),
@@ -275,6 +284,7 @@ async fn show(place: &Where, name: &str, output: Output) -> Result<u8, Failure> 
         ("name", device.name.clone()),
         ("user", output::or_dash(device.user.as_ref())),
         ("groups", super::list_of(&device.groups)),
+        ("labels", super::list_of(&device.labels)),
         ("public key", device.public_key.to_string()),
         (
             "pre-shared key",

@@ -57,6 +57,9 @@ struct New {
     /// A group that the policy knows. May be repeated.
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<String>,
+    /// A label that the policy can ask for. May be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
     /// What to call the device.
     #[arg(long, value_name = "DEVICE")]
     name: Option<String>,
@@ -112,6 +115,7 @@ impl New {
             kind,
             user: self.user,
             groups: self.groups,
+            labels: self.labels,
             name: self.machine.or(self.name),
             require: match self.require {
                 None => Require::Nothing,
@@ -148,7 +152,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
         return Ok(0);
     }
     let header = [
-        "ID", "KIND", "FOR", "GROUPS", "REQUIRES", "USED", "STATE", "EXPIRES",
+        "ID", "KIND", "FOR", "GROUPS", "LABELS", "REQUIRES", "USED", "STATE", "EXPIRES",
     ];
     output::table(
         header,
@@ -158,6 +162,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
                 one.kind.text().to_owned(),
                 output::or_dash(one.user.as_ref().or(one.name.as_ref())),
                 super::list_of(&one.groups),
+                super::list_of(&one.labels),
                 one.require.text().to_owned(),
                 format!("{}/{}", one.used, one.uses),
                 one.state.text().to_owned(),

@@ -70,6 +70,7 @@ impl Control {
             kind: invite.kind,
             user: invite.user.clone(),
             groups: invite.groups.clone(),
+            labels: invite.labels.clone(),
             name: invite.name.clone(),
             require: invite.require,
             uses,

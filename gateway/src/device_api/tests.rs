@@ -170,6 +170,7 @@ async fn enrol(store: &Store) {
         kind: InvitationKind::Open,
         user: None,
         groups: Vec::new(),
+        labels: Vec::new(),
         name: None,
         require: Require::Login,
         uses: 9,

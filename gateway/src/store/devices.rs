@@ -1,5 +1,6 @@
 //! Devices: enrolled, found, seen, revoked. None is ever deleted.
 
+use super::labels::labels;
 use super::{Store, StoreError, list_text, refused, rows, sorted, word};
 use crate::api::DeviceState;
 use crate::pool::FIRST_DEVICE;
@@ -12,8 +13,8 @@ use std::net::SocketAddr;
 /// A device with its history.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// What the worker needs, but for its standing and the groups of its session
-    /// ([`Store::record`] knows these).
+    /// What the worker needs, but for the groups of its session and its standing, of which only
+    /// the labels are here ([`Store::record`] knows the rest).
     pub record: DeviceRecord,
     /// Seconds since 1970; none while it is active.
     pub revoked: Option<u64>,
@@ -37,12 +38,13 @@ pub struct Device {
     pub next_key: Option<PublicKey>,
 }
 
-/// What is needed to enrol a device. Proved: names are clean, groups sorted.
+/// What is needed to enrol a device. Proved: names are clean, groups and labels sorted.
 #[derive(Clone, Debug)]
 pub struct Enrolment {
     pub(super) name: String,
     pub(super) user: Option<String>,
     pub(super) groups: Vec<String>,
+    pub(super) labels: Vec<String>,
     pub(super) key: PublicKey,
     pub(super) preshared_key: Option<PresharedKey>,
 }
@@ -321,8 +323,9 @@ impl Store {
         }
         sqlx::query(
             "INSERT INTO devices (name, user, groups, public_key, preshared_key, host, created,
-                                  key_since, invitation, approved, needs_login, session_required)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $10)",
+                                  key_since, invitation, approved, needs_login, session_required,
+                                  labels)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $10, $11)",
         )
         .bind(&new.name)
         .bind(&new.user)
@@ -334,6 +337,7 @@ impl Store {
         .bind(&begins.invitation)
         .bind(begins.approved.then(|| rows::signed(now)))
         .bind(begins.needs_login)
+        .bind(list_text(&new.labels)?)
         .execute(tx)
         .await
         .map(|_| ())
@@ -402,9 +406,20 @@ impl Enrolment {
             name: name.to_owned(),
             user,
             groups: sorted(groups),
+            labels: Vec::new(),
             key,
             preshared_key,
         })
+    }
+
+    /// The same with labels.
+    ///
+    /// # Errors
+    /// One is no `key=value`, two have the same key, or there are more than
+    /// [`MAX_LABELS`](super::MAX_LABELS).
+    pub fn with_labels(self, given: &[String]) -> Result<Enrolment, StoreError> {
+        let labels = labels(given)?;
+        Ok(Enrolment { labels, ..self })
     }
 }
 

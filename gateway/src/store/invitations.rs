@@ -1,5 +1,6 @@
 //! Invitations, and the throw-away keys that they give.
 
+use super::labels::labels;
 use super::{Store, StoreError, list_text, random_name, refused, rows, sorted, word};
 use crate::worker_api::DeviceRecord;
 use postern_engine::standing::Standing;
@@ -43,6 +44,8 @@ pub struct NewInvitation {
     pub user: Option<String>,
     /// What policy will see.
     pub groups: Vec<String>,
+    /// What policy will see of them: `env=prod`.
+    pub labels: Vec<String>,
     /// What to call the device, of one for a single device.
     pub name: Option<String>,
     /// What else has to happen.
@@ -68,6 +71,8 @@ pub struct Invitation {
     pub user: Option<String>,
     /// What policy will see. Sorted.
     pub groups: Vec<String>,
+    /// The same. Sorted.
+    pub labels: Vec<String>,
     /// What to call the device.
     pub name: Option<String>,
     /// What else has to happen.
@@ -127,6 +132,7 @@ impl Store {
         for group in &new.groups {
             word("group", group, 254)?;
         }
+        let labels = labels(&new.labels)?;
         let id = random_name::<8>()?;
         let mut tx = self.begin().await?;
         if let Some(name) = &new.name {
@@ -143,8 +149,8 @@ impl Store {
         }
         sqlx::query(
             "INSERT INTO invitations (id, kind, user, groups, name, require, uses, created,
-                                      expires, made_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                                      expires, made_by, labels)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(&id)
         .bind(new.kind.text())
@@ -156,6 +162,7 @@ impl Store {
         .bind(rows::signed(now))
         .bind(rows::signed(new.expires))
         .bind(&new.made_by)
+        .bind(list_text(&labels)?)
         .execute(&mut *tx)
         .await
         .map_err(|e| self.failed(e))?;
@@ -286,6 +293,7 @@ impl Store {
             kind: Kind::read(&kind).ok_or_else(|| self.damaged("invitations.kind", &kind))?,
             user: self.column(row, "user")?,
             groups: self.list(row, "groups")?,
+            labels: self.list(row, "labels")?,
             name: self.column(row, "name")?,
             require: Require::read(&require)
                 .ok_or_else(|| self.damaged("invitations.require", &require))?,

@@ -127,6 +127,7 @@ impl Store {
             join.key,
             join.kem.as_ref().map(|kem| kem.preshared_key.clone()),
         )
+        .and_then(|enrolment| enrolment.with_labels(&invitation.labels))
         .map_err(JoinError::BadName)?;
         let begins = Beginning {
             invitation: Some(invitation.id.clone()),

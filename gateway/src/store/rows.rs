@@ -32,7 +32,10 @@ impl Store {
                 v6,
                 created: self.time(row, "created")?.unwrap_or(0),
                 last_endpoint: self.parsed(row, "last_endpoint")?,
-                standing: Standing::default(),
+                standing: Standing {
+                    labels: self.list(row, "labels")?,
+                    ..Standing::default()
+                },
             },
             revoked: self.time(row, "revoked")?,
             last_handshake: self.time(row, "last_handshake")?,

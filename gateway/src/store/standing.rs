@@ -138,6 +138,7 @@ impl Stored {
             }),
             reported: self.reports.remove(&record.name),
             attributes: self.attributes.remove(&record.name).unwrap_or_default(),
+            labels: record.standing.labels,
             ..Standing::default()
         };
         record

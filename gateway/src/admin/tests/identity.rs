@@ -2,9 +2,11 @@
 //! worker that only remembers.
 
 use super::*;
-use crate::api::{InvitationView, Invite, Invited, LoginView, SetAttribute, UserView};
+use crate::api::{
+    ChangeLabels, InvitationView, Invite, Invited, LoginView, SetAttribute, UserView,
+};
 use crate::device_api::DeviceProblem;
-use crate::store::{InvitationState, Kind, Require};
+use crate::store::{InvitationState, Kind, MAX_LABELS, Require};
 use postern_engine::standing::Held;
 use postern_proto::device_api::{
     ErrorCode, JoinAnswer, JoinRequest, RotateRequest, State as Stands,
@@ -18,6 +20,7 @@ fn personal() -> Invite {
         kind: Kind::Personal,
         user: Some("ana@example.com".into()),
         groups: vec!["sre".into()],
+        labels: Vec::new(),
         name: None,
         require: Require::Nothing,
         keys: None,
@@ -283,6 +286,62 @@ async fn an_attribute_reaches_the_data_plane_and_leaves_it() {
             .error
             .contains("managed")
     );
+}
+
+#[tokio::test]
+async fn labels_reach_the_data_plane_and_change_as_one() {
+    let world = World::start().await;
+    world.add("ana", 1).await.expect("added");
+    let change = |set: &[&str], unset: &[&str]| {
+        let words = |from: &[&str]| from.iter().map(|&word| word.to_owned()).collect();
+        let wanted = ChangeLabels {
+            set: words(set),
+            unset: words(unset),
+        };
+        let client = &world.client;
+        async move {
+            let path = "/v1/devices/ana/labels";
+            client.post::<CutView>(path, &wanted).await
+        }
+    };
+    change(&["team=infra", "env=dev"], &[]).await.expect("set");
+    change(&["env=prod"], &[]).await.expect("another value");
+    let labels = world.last_update().standing.labels;
+    assert_eq!(labels, ["env=prod", "team=infra"]);
+    assert_eq!(world.show("ana").await.labels, labels);
+
+    for (set, unset) in [
+        (&["env"] as &[&str], &[] as &[&str]),
+        (&["env="], &[]),
+        (&["two words=x"], &[]),
+        (&["a=1", "a=2"], &[]),
+        (&["a=1"], &["nothing"]),
+        (&["a=1"], &["env=dev"]),
+        (&[], &[]),
+    ] {
+        change(set, unset).await.expect_err("refused");
+        assert_eq!(world.show("ana").await.labels, labels, "{set:?} {unset:?}");
+    }
+    let many: Vec<String> = (0..=MAX_LABELS).map(|n| format!("k{n}=v")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    change(&many, &[]).await.expect_err("too many");
+
+    change(&[], &["env", "team=infra"]).await.expect("unset");
+    assert!(world.last_update().standing.labels.is_empty());
+}
+
+#[tokio::test]
+async fn who_joins_by_an_invitation_has_its_labels() {
+    let world = World::start().await;
+    let invited = world
+        .invite(&Invite {
+            labels: vec!["env=prod".into()],
+            ..personal()
+        })
+        .await;
+    assert_eq!(invited.invitation.labels, ["env=prod"]);
+    world.join(&invited, &wish(1)).await.expect("joined");
+    assert_eq!(world.show("laptop-1").await.labels, ["env=prod"]);
 }
 
 #[tokio::test]

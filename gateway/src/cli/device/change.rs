@@ -1,10 +1,10 @@
-//! `device approve|deny|attribute`. Only through the running gateway.
+//! `device approve|deny|attribute|label`. Only through the running gateway.
 
 use super::super::failure::each;
 use super::super::output;
 use super::super::{Failure, Where, path_part, span};
 use super::device_path;
-use crate::api::{CutView, SetAttribute};
+use crate::api::{ChangeLabels, CutView, SetAttribute};
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
@@ -70,6 +70,61 @@ impl Attribute {
                 say(&format!("{name} of {device} is unset"), cut)
             }
         }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Label {
+    /// The device's name.
+    device: String,
+    #[command(subcommand)]
+    change: LabelChange,
+}
+
+#[derive(Debug, Subcommand)]
+enum LabelChange {
+    /// Call it so; a key that it has gets the new value.
+    Set {
+        /// Such as env=prod.
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+        #[command(flatten)]
+        place: Where,
+    },
+    /// Take labels away.
+    Unset {
+        /// Such as env, whatever its value, or env=prod.
+        #[arg(required = true, value_name = "KEY[=VALUE]")]
+        labels: Vec<String>,
+        #[command(flatten)]
+        place: Where,
+    },
+}
+
+impl Label {
+    pub(super) async fn obey(self) -> Result<u8, Failure> {
+        let (place, wanted, done) = match self.change {
+            LabelChange::Set { labels, place } => {
+                let done = format!("{} has {}", self.device, labels.join(", "));
+                let wanted = ChangeLabels {
+                    set: labels,
+                    unset: Vec::new(),
+                };
+                (place, wanted, done)
+            }
+            LabelChange::Unset { labels, place } => {
+                let done = format!("{} no longer has {}", self.device, labels.join(", "));
+                let wanted = ChangeLabels {
+                    set: Vec::new(),
+                    unset: labels,
+                };
+                (place, wanted, done)
+            }
+        };
+        let (_, client) = place.client()?;
+        let path = device_path(&self.device)? + "/labels";
+        let cut: CutView = client.post(&path, &wanted).await?;
+        say(&done, cut)
     }
 }
 

@@ -7,6 +7,7 @@ fn personal() -> NewInvitation {
         kind: Kind::Personal,
         user: Some("ana@example.com".to_owned()),
         groups: vec!["sre".to_owned()],
+        labels: Vec::new(),
         name: None,
         require: Require::Nothing,
         uses: 1,
