@@ -508,6 +508,7 @@ mod tests {
             }],
             preshared_key: true,
             key_since: 1_800_000_000,
+            grants: Vec::new(),
         }
     }
 

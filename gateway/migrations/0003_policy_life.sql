@@ -60,11 +60,11 @@ CREATE TABLE names (
 CREATE INDEX names_name ON names (name, since);
 CREATE UNIQUE INDEX names_now ON names (name) WHERE until IS NULL;
 
--- Access for a while: asked for, approved or denied, ended.
+-- Access for a while: asked for, approved or denied, ended. Times are seconds since 1970.
 CREATE TABLE grants (
     id          TEXT    NOT NULL PRIMARY KEY, -- random
     device      TEXT    NOT NULL,
-    user        TEXT,
+    user        TEXT    COLLATE NOCASE,       -- none: a machine
     entry       TEXT    NOT NULL,             -- of the policy's `grants:`
     target      TEXT    NOT NULL,             -- the name of a target, or address:port/protocol
     seconds     INTEGER NOT NULL,             -- how long
@@ -72,11 +72,13 @@ CREATE TABLE grants (
     break_glass INTEGER NOT NULL DEFAULT 0,
     asked       INTEGER NOT NULL,
     decided     INTEGER,
-    decided_by  TEXT,
+    decided_by  TEXT,                         -- none: time, or nobody (break-glass)
     approved    INTEGER,                      -- 1 or 0 once decided
-    since       INTEGER,                      -- seconds since 1970
+    word        TEXT,                         -- what was said to it
+    since       INTEGER,
     until       INTEGER,
-    ended       INTEGER,                      -- taken back before its end
-    ended_by    TEXT
+    ended       INTEGER,                      -- taken back, or over
+    ended_by    TEXT                          -- none: time
 ) STRICT;
-CREATE INDEX grants_device ON grants (device);
+CREATE INDEX grants_device ON grants (device, asked);
+CREATE INDEX grants_open ON grants (ended) WHERE ended IS NULL;

@@ -4,6 +4,7 @@
 
 mod devices;
 mod facts;
+mod grants;
 mod invitations;
 mod join;
 mod labels;
@@ -15,6 +16,7 @@ mod users;
 
 pub use devices::{Device, Enrolment, Sighting};
 pub use facts::{MAX_ATTRIBUTES, StoredAttribute};
+pub use grants::{AddGrantError, NewGrant, StoredGrant, Unchanged};
 pub use invitations::{Guest, Invitation, InvitationState, Kind, NewInvitation, Require};
 pub use join::{Join, JoinError, Joined, Kem};
 pub use labels::MAX_LABELS;

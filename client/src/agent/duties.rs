@@ -177,6 +177,7 @@ mod tests {
             posture: Vec::new(),
             preshared_key: true,
             key_since: 0,
+            grants: Vec::new(),
         }
     }
 

@@ -136,7 +136,9 @@ impl From<CallError> for JoinError {
             | ErrorCode::LoginRefused
             | ErrorCode::WrongCode
             | ErrorCode::LoginPending
-            | ErrorCode::LoginExpired => JoinError::Call(error),
+            | ErrorCode::LoginExpired
+            | ErrorCode::GrantRefused
+            | ErrorCode::GrantDecided => JoinError::Call(error),
         }
     }
 }

@@ -406,6 +406,7 @@ fn it_waits_for_approval_with_its_own_key_and_says_so() {
             posture: Vec::new(),
             preshared_key: true,
             key_since: 0,
+            grants: Vec::new(),
         };
         Reply::Say(200, serde_json::to_string(&status).expect("serialises"))
     };

@@ -22,6 +22,7 @@ fn status() -> DeviceStatus {
         posture: Vec::new(),
         preshared_key: true,
         key_since: 0,
+        grants: Vec::new(),
     }
 }
 

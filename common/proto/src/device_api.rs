@@ -3,6 +3,10 @@
 //! keys). Who asks is the key that decrypted the packet; nothing in a request says it. Version 1:
 //! paths begin with `/v1/`. `docs/control-api.yaml` describes the same for machines.
 
+pub mod grants;
+
+pub use grants::{DecideGrant, GrantState, GrantView, Grants, LiveGrant, RequestGrant};
+
 use crate::facts::{Facts, Watched};
 use crate::keys::PublicKey;
 use crate::profile::{HostPort, ProfileGateway};
@@ -116,6 +120,10 @@ pub enum ErrorCode {
     LoginPending,
     /// The login took too long, or is unknown. 410.
     LoginExpired,
+    /// The policy does not let who asks have this grant, or decide about it. 403.
+    GrantRefused,
+    /// The request was decided, or the grant has ended, before. 409.
+    GrantDecided,
 }
 
 /// `GET /v1/hello`: the gateway answers. Also through a throw-away key.
@@ -224,6 +232,9 @@ pub struct DeviceStatus {
     pub preshared_key: bool,
     /// When the key came into use, seconds since 1970.
     pub key_since: u64,
+    /// The grants that live.
+    #[serde(default)]
+    pub grants: Vec<LiveGrant>,
 }
 
 /// A login.

@@ -10,7 +10,7 @@ use crate::worker_api::DeviceRecord;
 use postern_engine::standing::Standing;
 use postern_io::clock::Clock;
 use postern_proto::device_api::{
-    CheckView, ClientConfig, DeviceStatus, ErrorCode, SessionView, State,
+    CheckView, ClientConfig, DeviceStatus, ErrorCode, LiveGrant, SessionView, State,
 };
 use postern_proto::now::Wall;
 use sha2::{Digest, Sha256};
@@ -78,6 +78,7 @@ impl Control {
             posture: self.checks_of(standing),
             preshared_key: record.preshared_key.is_some(),
             key_since: device.key_since,
+            grants: live_grants(standing, now),
         })
     }
 
@@ -138,6 +139,19 @@ pub(super) fn logged_in_as_needed(standing: &Standing, now: Wall) -> bool {
         .as_ref()
         .is_some_and(|session| session.until.is_none_or(|until| until > now));
     lives || !standing.session_required
+}
+
+/// The grants that live at `now`.
+fn live_grants(standing: &Standing, now: Wall) -> Vec<LiveGrant> {
+    let live = standing.grants.iter().filter(|grant| now < grant.until);
+    live.map(|grant| LiveGrant {
+        id: grant.id.to_string(),
+        target: grant.target.to_string(),
+        reason: grant.reason.to_string(),
+        break_glass: grant.break_glass,
+        until: grant.until.seconds(),
+    })
+    .collect()
 }
 
 /// None for a revoked device.

@@ -34,15 +34,18 @@ impl DeviceProblem {
     pub fn status(&self) -> StatusCode {
         match self.code {
             ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
-            ErrorCode::Forbidden | ErrorCode::LoginRefused | ErrorCode::WrongCode => {
-                StatusCode::FORBIDDEN
-            }
+            ErrorCode::Forbidden
+            | ErrorCode::LoginRefused
+            | ErrorCode::WrongCode
+            | ErrorCode::GrantRefused => StatusCode::FORBIDDEN,
             ErrorCode::NotFound => StatusCode::NOT_FOUND,
             ErrorCode::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::TooMany => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::InvitationUsed | ErrorCode::Taken => StatusCode::CONFLICT,
+            ErrorCode::InvitationUsed | ErrorCode::Taken | ErrorCode::GrantDecided => {
+                StatusCode::CONFLICT
+            }
             ErrorCode::InvitationExpired
             | ErrorCode::InvitationRevoked
             | ErrorCode::LoginExpired => StatusCode::GONE,

@@ -4,7 +4,7 @@ use super::devices::Device;
 use super::{Store, StoreError, rows, sorted};
 use crate::config::Config;
 use crate::worker_api::DeviceRecord;
-use postern_engine::standing::{Attribute, Reported, Session, Standing};
+use postern_engine::standing::{Attribute, Grant, Reported, Session, Standing};
 use postern_proto::now::Wall;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -35,6 +35,7 @@ struct Stored {
     sessions: HashMap<String, super::Session>,
     reports: HashMap<String, Reported>,
     attributes: HashMap<String, BTreeMap<String, Attribute>>,
+    grants: HashMap<String, Vec<Grant>>,
 }
 
 impl Store {
@@ -109,6 +110,18 @@ impl Store {
             let of_device = stored.attributes.entry(device).or_default();
             of_device.insert(one.name, attribute);
         }
+        for grant in self.live_grants(device, now).await? {
+            let of_device = stored.grants.entry(grant.new.device.clone()).or_default();
+            of_device.push(Grant {
+                since: wall(grant.since.unwrap_or(0)),
+                until: wall(grant.until.unwrap_or(0)),
+                id: grant.new.id.into(),
+                entry: grant.new.entry.into(),
+                target: grant.new.target.into(),
+                reason: grant.new.reason.into(),
+                break_glass: grant.new.break_glass,
+            });
+        }
         Ok(stored)
     }
 }
@@ -139,6 +152,7 @@ impl Stored {
             reported: self.reports.remove(&record.name),
             attributes: self.attributes.remove(&record.name).unwrap_or_default(),
             labels: record.standing.labels,
+            grants: self.grants.remove(&record.name).unwrap_or_default(),
             ..Standing::default()
         };
         record

@@ -1,3 +1,4 @@
+mod grants;
 mod join;
 mod logins;
 

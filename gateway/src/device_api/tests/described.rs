@@ -73,6 +73,8 @@ fn every_refusal_is_described_with_its_status() {
         ErrorCode::WrongCode,
         ErrorCode::LoginPending,
         ErrorCode::LoginExpired,
+        ErrorCode::GrantRefused,
+        ErrorCode::GrantDecided,
     ];
     let ours: BTreeSet<String> = codes.iter().map(|code| counts::code_name(*code)).collect();
     assert_eq!(listed, ours);
@@ -154,6 +156,13 @@ fn examples() -> Vec<(&'static str, Value)> {
         posture: vec![check.clone()],
         preshared_key: true,
         key_since: 1,
+        grants: vec![LiveGrant {
+            id: "222222222222".into(),
+            target: "nodes".into(),
+            reason: "INC-42".into(),
+            break_glass: true,
+            until: 9,
+        }],
     };
     let provider = Some("corp".to_owned());
     let starts = [
