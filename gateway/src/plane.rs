@@ -11,8 +11,9 @@ use crate::front_door::thread::DoorThread;
 use crate::front_door::{self, FrontDoor, HandOver};
 use crate::inside::{Ends, Inside};
 use crate::key_file;
+use crate::store::Noted;
 use crate::worker::DataWorker;
-use crate::worker_api::{Caller, DeviceRecord, Door, WORKER_QUEUE};
+use crate::worker_api::{Caller, Door, WORKER_QUEUE};
 use crate::workers::{Workers, owner};
 use anyhow::{Context, anyhow};
 use ipnet::IpNet;
@@ -153,7 +154,7 @@ impl Plane {
         reserved: Reserved,
         key: &PrivateKey,
         policy: &Arc<Policy>,
-        devices: Vec<DeviceRecord>,
+        devices: Vec<Noted>,
         boot: u64,
     ) -> anyhow::Result<(Plane, Inside)> {
         let count = reserved.udp.workers.len();
@@ -228,7 +229,7 @@ impl Parts {
         Reserved { udp, steering }: Reserved,
         key: &PrivateKey,
         policy: &Arc<Policy>,
-        devices: Vec<DeviceRecord>,
+        devices: Vec<Noted>,
         boot: u64,
         flow_log: &FlowLog,
     ) -> anyhow::Result<Parts> {
@@ -262,7 +263,7 @@ impl Parts {
                 flow_log.sender(shard(place, count).index),
             ));
         }
-        for device in devices {
+        for device in devices.into_iter().map(Noted::into_record) {
             let refused = |name: &str, why: String| anyhow!("device {name}: {why}");
             let (name, key) = (device.name.clone(), device.key);
             let place = owner(device.v4, count);

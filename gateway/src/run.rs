@@ -12,7 +12,7 @@ use crate::key_file;
 use crate::live_config::LiveConfig;
 use crate::plane::{self, Ending, Plane};
 use crate::policy_watch::{self, PolicyKeeper};
-use crate::store::{Store, Terms};
+use crate::store::{Noted, Store, Terms};
 use crate::{admin, metrics};
 use anyhow::Context;
 use postern_io::clock::Clock;
@@ -51,11 +51,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let store = Store::open(&config.store_path(), config.pool).await?;
     let boot = store.next_boot().await?;
     let terms = Terms::of(&config);
-    let mut devices = store
-        .active_devices(Clock::now().wall.seconds(), &terms)
-        .await?;
+    let now = Clock::now().wall;
+    let devices = store.active_devices(now.seconds(), &terms).await?;
     let known = devices.len();
-    devices.extend(guests(&store).await?);
+    let mut devices = store.noted_all(devices, now).await?;
+    devices.extend(guests(&store).await?.into_iter().map(Noted::guest));
     // Listeners first: a second gateway on the same data must change nothing on the host.
     let admin_socket = admin::bind(&config.admin_socket)?;
     let metrics_socket = match config.metrics {

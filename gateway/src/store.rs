@@ -1,5 +1,5 @@
-//! What must survive, in SQLite: devices and how they stand, invitations, users, sessions, and the
-//! gateway's own facts. A change is on disk before its function returns (WAL with
+//! What must survive, in SQLite: devices and how they stand and stood, invitations, users,
+//! sessions, policies, and the gateway's own facts. A change is on disk before its function returns (WAL with
 //! synchronous=FULL).
 
 mod devices;
@@ -8,6 +8,8 @@ mod grants;
 mod invitations;
 mod join;
 mod labels;
+mod past;
+mod policies;
 mod rotation;
 mod rows;
 mod sessions;
@@ -20,6 +22,8 @@ pub use grants::{AddGrantError, NewGrant, StoredGrant, Unchanged};
 pub use invitations::{Guest, Invitation, InvitationState, Kind, NewInvitation, Require};
 pub use join::{Join, JoinError, Joined, Kem};
 pub use labels::MAX_LABELS;
+pub use past::{FactsRow, MAX_FACTS_ROWS, Noted};
+pub use policies::{CHANGES_KEPT, How, NewChange, Pending, PolicyChange};
 pub use sessions::{NewSession, Session};
 pub use standing::Terms;
 pub use users::User;

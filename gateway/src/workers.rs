@@ -7,6 +7,7 @@ mod merge;
 
 use crate::api::{FlowFilter, FlowView, WorkerSnapshot};
 use crate::front_door::DoorFull;
+use crate::store::Noted;
 use crate::worker_api::{
     Answer, Cut, DeviceRecord, Door, DoorCommand, RemoveReason, WORKER_PATIENCE, Worker,
     WorkerCommand, WorkerError,
@@ -65,10 +66,8 @@ impl Workers {
     ///
     /// # Errors
     /// A thread gave no answer.
-    pub async fn add_device(
-        &self,
-        device: DeviceRecord,
-    ) -> Result<Result<(), String>, WorkerError> {
+    pub async fn add_device(&self, device: Noted) -> Result<Result<(), String>, WorkerError> {
+        let device = device.into_record();
         let key = device.key;
         let (place, worker) = self.owner(device.v4)?;
         let accepted = worker.ask(|done| WorkerCommand::AddDevice {
@@ -129,7 +128,8 @@ impl Workers {
     ///
     /// # Errors
     /// Its worker gave no answer.
-    pub async fn update_device(&self, device: DeviceRecord) -> Result<Cut, WorkerError> {
+    pub async fn update_device(&self, device: Noted) -> Result<Cut, WorkerError> {
+        let device = device.into_record();
         let changed = Clock::now().mono;
         let (_, worker) = self.owner(device.v4)?;
         let cut = worker.ask(|done| WorkerCommand::UpdateDevice {

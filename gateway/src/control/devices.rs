@@ -22,13 +22,15 @@ impl Control {
         let (config, policy) = (self.config.get(), self.policy.current());
         let (_, added) = enrol(&self.store, &config, &policy, self.public_key, new).await?;
         let terms = Terms::of(&config);
-        let now = Clock::now().wall.seconds();
+        let now = Clock::now().wall;
         // How it stands counts from the first packet: its user may be disabled.
-        let record = self.store.record(&new.name, now, &terms).await?;
-        match self.workers.add_device(record).await {
+        let record = self.store.record(&new.name, now.seconds(), &terms).await?;
+        let noted = self.store.noted(record, now).await?;
+        match self.workers.add_device(noted).await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => {
                 self.store.forget_new_device(&new.name).await?;
+                self.store.end_facts(&new.name, Clock::now().wall).await?;
                 return Err(Problem::refused(reason, "nothing was stored"));
             }
             Err(error) => {
@@ -119,6 +121,10 @@ impl Control {
                         gateway is restarted: restart it now";
             Problem::unable(error.to_string(), help)
         })?;
+        if let Err(error) = self.store.end_facts(name, Clock::now().wall).await {
+            // The next start ends them.
+            tracing::warn!(%error, device = name, "the facts of a revoked device do not end");
+        }
         self.devices
             .store(self.store.count_active().await?, Ordering::Relaxed);
         Ok(CutView { flows: cut.flows })

@@ -3,7 +3,7 @@
 
 use super::Control;
 use crate::problem::Problem;
-use crate::store::{Store, StoreError};
+use crate::store::{Noted, Store, StoreError};
 use crate::worker_api::{DeviceRecord, RemoveReason};
 use postern_io::clock::Clock;
 use postern_proto::keys::PublicKey;
@@ -51,7 +51,7 @@ impl Control {
             if known.contains_key(&key) {
                 continue;
             }
-            let accepted = self.workers.add_device(guest.clone()).await?;
+            let accepted = self.workers.add_device(Noted::guest(guest.clone())).await?;
             accepted.map_err(|reason| {
                 Problem::refused(reason, "revoke devices or invitations that are gone")
             })?;

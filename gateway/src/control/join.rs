@@ -133,10 +133,13 @@ impl Control {
     }
 
     async fn let_in(&self, joined: &Joined, record: &DeviceRecord) -> Result<(), NoJoin> {
-        match self.workers.add_device(record.clone()).await {
+        let noted = self.store.noted(record.clone(), Clock::now().wall).await?;
+        match self.workers.add_device(noted).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(reason)) => {
                 self.store.forget_join(&joined.device).await?;
+                let now = Clock::now().wall;
+                self.store.end_facts(&record.name, now).await?;
                 Err(NoJoin {
                     problem: unavailable(&JoinError::NotInvited),
                     reason,
@@ -165,7 +168,8 @@ impl Control {
         }
         let record = self.as_it_stands(&name).await?;
         // Its worker knows it, unless it gave no answer the first time.
-        match self.workers.add_device(record.clone()).await {
+        let noted = self.store.noted(record.clone(), Clock::now().wall).await?;
+        match self.workers.add_device(noted).await {
             Ok(Ok(())) => self.note_join(&joined, from).await?,
             // Known already: the line is written.
             Ok(Err(_)) => {}

@@ -33,7 +33,9 @@ impl Control {
     /// returns. The caller holds [`Control::changing`](super::Control).
     pub(super) async fn put_in_force(&self, name: &str) -> Result<(DeviceRecord, Cut), NotInForce> {
         let record = self.as_it_stands(name).await?;
-        let cut = self.workers.update_device(record.clone()).await?;
+        let noted = self.store.noted(record, Clock::now().wall).await?;
+        let record = noted.record().clone();
+        let cut = self.workers.update_device(noted).await?;
         Ok((record, cut))
     }
 

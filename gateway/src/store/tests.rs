@@ -1,6 +1,7 @@
 mod grants;
 mod join;
 mod logins;
+mod past;
 
 use super::*;
 use crate::api::DeviceState;

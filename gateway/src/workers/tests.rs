@@ -4,6 +4,7 @@ use crate::fake_worker::{FakeWorker, door, door_of};
 use crate::front_door::{DoorCounts, DoorSockets, FrontDoor};
 use crate::init::FIRST_POLICY;
 use crate::pool::Pool;
+use crate::store::Noted;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::Protocol;
 use postern_proto::keys::{PrivateKey, PublicKey};
@@ -56,7 +57,7 @@ fn both_addresses_of_a_device_name_the_same_worker() {
 async fn a_device_is_with_one_worker_alone() {
     let (workers, fakes) = two();
     for (name, last) in [("even", 4), ("odd", 5), ("odd2", 7)] {
-        let added = workers.add_device(device(name, last)).await;
+        let added = workers.add_device(Noted::unkept(device(name, last))).await;
         assert_eq!(added, Ok(Ok(())), "{name}");
     }
     assert_eq!(fakes[0].asked().devices, ["even"]);
@@ -77,7 +78,7 @@ async fn a_device_that_the_door_cannot_take_is_taken_back() {
     }
     let (worker, fake) = FakeWorker::worker();
     let workers = Workers::new(vec![worker], door_of(full));
-    let refused = workers.add_device(device("late", 4)).await;
+    let refused = workers.add_device(Noted::unkept(device("late", 4))).await;
     assert!(refused.expect("answers").is_err());
     let asked = fake.asked();
     assert_eq!((asked.devices.len(), asked.removed), (1, 1));
