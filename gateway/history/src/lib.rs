@@ -5,11 +5,15 @@
 //! |---|---|
 //! | `facts` | how a device stood, as text that names itself by its hash |
 //! | `attempt` | a line of the flow log as what was asked, by whom, and what came of it |
+//! | `past` | how whoever made an attempt stood then |
+//! | `plan` | attempts judged again under another policy: what would have been different |
 //!
 //! No file and no clock: whoever calls reads the log and the store.
 
 pub mod attempt;
 pub mod facts;
+pub mod past;
+pub mod plan;
 
 pub use attempt::Attempt;
 pub use facts::{BadFacts, FactsText};

@@ -1,0 +1,332 @@
+//! What another policy would have done: recorded attempts, judged again.
+//!
+//! Each attempt is judged at its own time, by the facts of that time: a window of the new policy
+//! was open or closed then. Only what a policy decides is judged again. A refusal for another
+//! reason (a full table, a device that waits for approval) would have been one under any policy.
+
+mod tally;
+
+use crate::attempt::{Attempt, State};
+use crate::past::{Past, Stood, WITHIN};
+use postern_engine::policy::{Condition, Policy, PolicyHash, Tuple, Verdict};
+use postern_proto::now::Wall;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+pub use tally::MAX_PAIRS;
+use tally::Tally;
+
+/// What begins the names that a log holds in place of those of users and devices.
+const PSEUDONYM: &str = "h:";
+
+/// Judges recorded attempts under one policy.
+#[derive(Debug)]
+pub struct Replay<'p> {
+    policy: &'p Policy,
+    past: Past,
+    since: Wall,
+    tally: Tally,
+    plan: Plan,
+}
+
+/// What would have been different.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The policy that judged.
+    pub policy: PolicyHash,
+    /// Attempts that were judged again.
+    pub attempts: u64,
+    /// Allowed then, and denied now.
+    pub newly_denied: Change,
+    /// Denied then, and allowed now.
+    pub newly_allowed: Change,
+    /// The same verdict.
+    pub unchanged: u64,
+    /// How many of these another rule decides.
+    pub by_another_rule: u64,
+    /// How many of all rest on what the record itself says, because their facts are not there.
+    pub approximate: u64,
+    /// Attempts that were not judged.
+    pub not_judged: NotJudged,
+    /// What rules in `mode: shadow` would decide, if they were enforced.
+    pub shadow: Vec<ShadowShare>,
+    /// The largest change first; then by name. At most [`SHOWN`], as all lists here.
+    pub by_user: Vec<Share>,
+    /// The same.
+    pub by_device: Vec<Share>,
+    /// From which rule to which.
+    pub by_rule: Vec<RuleShare>,
+    /// Newly denied ones first, the most frequent first.
+    pub examples: Vec<Example>,
+}
+
+/// Rows of each list of a [`Plan`].
+pub const SHOWN: usize = 100;
+
+/// Attempts that get another verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// How many.
+    pub attempts: u64,
+    /// Different pairs of a user (a device, for machines) and a destination. At most
+    /// [`MAX_PAIRS`] of both changes together are told apart.
+    pub pairs: u64,
+}
+
+/// Attempts that no policy decides again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NotJudged {
+    /// Of records that stand for many addresses.
+    pub scans: u64,
+    /// Of records that say nothing of who it was, or nothing of what a rule asks for.
+    pub unknown: u64,
+    /// Refused for another reason than the policy, by `deny_reason`.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// Of one user or device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// As records name them; none for a machine's user, and for names that are not kept.
+    pub name: Option<String>,
+    /// Attempts.
+    #[serde(flatten)]
+    pub sums: Sums,
+}
+
+/// Of one pair of rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RuleShare {
+    /// What decided.
+    pub was: String,
+    /// What decides now.
+    pub is: String,
+    /// Attempts.
+    #[serde(flatten)]
+    pub sums: Sums,
+}
+
+/// Attempts by what becomes of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sums {
+    /// Allowed then, and denied now.
+    pub newly_denied: u64,
+    /// Denied then, and allowed now.
+    pub newly_allowed: u64,
+    /// The same.
+    pub unchanged: u64,
+}
+
+/// What one rule in `mode: shadow` would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShadowShare {
+    /// Its name.
+    pub rule: String,
+    /// What it would decide.
+    pub allow: bool,
+    /// What the enforced rules decide.
+    pub live: bool,
+    /// Attempts.
+    pub attempts: u64,
+}
+
+/// One change, as it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Example {
+    /// Which change.
+    pub change: Kind,
+    /// When it happened last.
+    #[serde(serialize_with = "postern_engine::record::rfc3339")]
+    pub time: Wall,
+    /// How often, to the same destination.
+    pub attempts: u64,
+    /// The user, as the record names them.
+    pub user: Option<String>,
+    /// The device.
+    pub device: Option<String>,
+    /// Where to.
+    pub to: Tuple,
+    /// The rule that decided.
+    pub was: String,
+    /// The rule that decides now.
+    pub is: String,
+    /// Newly denied: the rule that comes nearest, and what it asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<String>,
+}
+
+/// How a verdict changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Allowed then, and denied now.
+    NewlyDenied,
+    /// Denied then, and allowed now.
+    NewlyAllowed,
+}
+
+impl<'p> Replay<'p> {
+    /// Ready to judge what began at `since` or later, and flows that ended since.
+    #[must_use]
+    pub fn new(policy: &'p Policy, past: Past, since: Wall) -> Replay<'p> {
+        Replay {
+            policy,
+            past,
+            since,
+            tally: Tally::default(),
+            plan: Plan {
+                policy: policy.hash(),
+                ..Plan::default()
+            },
+        }
+    }
+
+    /// One record, in the order of the log. Each attempt counts once, whatever records it has.
+    pub fn attempt(&mut self, attempt: &Attempt) {
+        if !counts(attempt, self.since) {
+            return;
+        }
+        if let Some(reason) = refused_for(attempt) {
+            let sum = self
+                .plan
+                .not_judged
+                .refused
+                .entry(reason.to_owned())
+                .or_default();
+            *sum = sum.saturating_add(attempt.count);
+            return;
+        }
+        let asked = u64::try_from(attempt.tuples().count()).unwrap_or(u64::MAX);
+        if asked == 0 {
+            let scans = &mut self.plan.not_judged.scans;
+            *scans = scans.saturating_add(attempt.count);
+            return;
+        }
+        let Some(stood) = self.past.stood(attempt, self.policy) else {
+            let unknown = &mut self.plan.not_judged.unknown;
+            *unknown = unknown.saturating_add(attempt.count);
+            return;
+        };
+        // Which of several ports was asked for how often is not recorded.
+        let (each, rest) = (attempt.count / asked, attempt.count % asked);
+        for (to, place) in attempt.tuples().zip(0..) {
+            let count = each + if place == 0 { rest } else { 0 };
+            self.judge(attempt, &to, &stood, count);
+        }
+    }
+
+    /// The sums.
+    #[must_use]
+    pub fn finish(self) -> Plan {
+        self.tally.finish(self.policy, self.plan)
+    }
+
+    fn judge(&mut self, attempt: &Attempt, to: &Tuple, stood: &Arc<Stood>, count: u64) {
+        let (verdict, at) = verdict_of(self.policy, stood, to, attempt);
+        let kind = match (attempt.allow, verdict.allows()) {
+            (true, false) if !stood.exact && rests_on_the_unknown(self.policy, stood, to, at) => {
+                let unknown = &mut self.plan.not_judged.unknown;
+                *unknown = unknown.saturating_add(count);
+                return;
+            }
+            (true, false) => Some(Kind::NewlyDenied),
+            // What held the device back is no matter of the policy.
+            (false, true) if stood.who.standing.obstacle(at).is_none() => Some(Kind::NewlyAllowed),
+            (false, true) | (true, true) | (false, false) => None,
+        };
+        let plan = &mut self.plan;
+        plan.attempts = plan.attempts.saturating_add(count);
+        if !stood.exact {
+            plan.approximate = plan.approximate.saturating_add(count);
+        }
+        let rule = self.policy.rule_name(verdict.rule());
+        let sum = match kind {
+            Some(Kind::NewlyDenied) => &mut plan.newly_denied.attempts,
+            Some(Kind::NewlyAllowed) => &mut plan.newly_allowed.attempts,
+            None => {
+                if rule != attempt.rule {
+                    plan.by_another_rule = plan.by_another_rule.saturating_add(count);
+                }
+                &mut plan.unchanged
+            }
+        };
+        *sum = sum.saturating_add(count);
+        self.tally.add(attempt, rule, kind, count);
+        if let Some(kind) = kind {
+            self.tally.change(attempt, to, kind, rule, at, stood, count);
+        }
+        if let Some(shadow) = self.policy.shadow(&stood.index, to, at) {
+            let name = self.policy.rule_name(shadow.rule());
+            self.tally
+                .shadow(name, shadow.allows(), verdict.allows(), count);
+        }
+    }
+}
+
+impl Plan {
+    /// Something that was used would no longer be allowed.
+    #[must_use]
+    pub fn breaks(&self) -> bool {
+        self.newly_denied.attempts > 0
+    }
+}
+
+/// Flows by their first record, refusals, and by their last the flows that began before: they were
+/// used since.
+pub(crate) fn counts(attempt: &Attempt, since: Wall) -> bool {
+    match attempt.state {
+        State::Open => attempt.start >= since,
+        State::Closed => attempt.start < since,
+        State::Denied => true,
+    }
+}
+
+/// Why it was refused, if not by the policy.
+fn refused_for(attempt: &Attempt) -> Option<&str> {
+    attempt
+        .deny_reason
+        .as_deref()
+        .filter(|reason| *reason != "policy")
+}
+
+/// The verdict at the attempt's time, and the moment within it: the one at which it agrees with
+/// what is recorded, if there is one, since something may have ended within that millisecond.
+pub(crate) fn verdict_of(
+    policy: &Policy,
+    stood: &Stood,
+    to: &Tuple,
+    attempt: &Attempt,
+) -> (Verdict, Wall) {
+    let first = policy.judge(&stood.index, to, attempt.start);
+    if first.allows() != attempt.allow {
+        let end = attempt.start + WITHIN;
+        let last = policy.judge(&stood.index, to, end);
+        if last.allows() == attempt.allow {
+            return (last, end);
+        }
+    }
+    (first, attempt.start)
+}
+
+/// Of what a record without facts does not say, something would have to hold.
+fn rests_on_the_unknown(policy: &Policy, stood: &Stood, to: &Tuple, at: Wall) -> bool {
+    let said = policy.explain(&stood.who, to, at);
+    let failed = said.nearest.map(|nearest| nearest.failed);
+    failed.unwrap_or_default().iter().any(|failed| {
+        let hidden = |name: &str| name.starts_with(PSEUDONYM);
+        match failed.condition {
+            Condition::User => stood.who.user.as_deref().is_none_or(hidden),
+            Condition::Device => stood.who.device.is_empty() || hidden(&stood.who.device),
+            Condition::Group
+            | Condition::SessionAge
+            | Condition::DeniedFirst
+            | Condition::Port
+            | Condition::Address => false,
+            #[allow(clippy::wildcard_enum_match_arm)]
+            _ => true,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;
