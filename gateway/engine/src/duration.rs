@@ -21,6 +21,17 @@ pub fn parse(text: &str) -> Option<Duration> {
     number.checked_mul(*millis).map(Duration::from_millis)
 }
 
+/// As [`parse`] reads it, in the largest unit that says all of it; to the millisecond.
+#[must_use]
+pub fn written(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let whole = UNITS
+        .iter()
+        .find(|(_, size)| millis > 0 && millis % size == 0);
+    let (unit, size) = whole.unwrap_or(&("ms", 1));
+    format!("{}{unit}", millis / size)
+}
+
 /// For a sentence, in one unit and never more than it is: `3 d`, `47 h`, `12 min`, `40 s`.
 #[must_use]
 pub fn shown(duration: Duration) -> String {
@@ -55,6 +66,16 @@ mod tests {
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_duration_is_written_as_it_is_read() {
+        for text in ["24h", "36h", "90s", "30m", "7d", "250ms", "1500ms"] {
+            let duration = parse(text).unwrap_or_default();
+            assert_eq!(parse(&written(duration)), Some(duration), "{text}");
+        }
+        assert_eq!(written(Duration::from_secs(43_200)), "12h");
+        assert_eq!(written(Duration::from_secs(5400)), "90m");
     }
 
     #[test]

@@ -8,10 +8,13 @@
 //! | `error`, `nearest` | what is wrong, and what was meant |
 //! | `address`, `port` | sets of addresses and ports |
 //! | `posture` | the named checks of a file |
+//! | `who` | whom a rule is for: its `from` |
 //! | `rule` | the predicate: which condition of a rule fails |
+//! | `subject` | who asks, in the numbers of one policy |
 //! | `index` | the first rule that applies, at a cost that does not grow with the rules |
 //! | `state` | what of a device a verdict rests on, and until when |
-//! | `explain` | the verdict in words, and the nearest rule that would have allowed |
+//! | `explain`, `sentence` | the verdict in words, and the nearest rule that would have allowed |
+//! | `view` | the policy as it was written |
 //! | `tuple`, `cases` | `192.0.2.10:22/tcp`; the `tests:` of a file |
 
 mod address;
@@ -25,8 +28,12 @@ mod port;
 mod posture;
 mod read;
 mod rule;
+mod sentence;
 mod state;
+mod subject;
 mod tuple;
+mod view;
+mod who;
 mod yaml;
 
 #[cfg(test)]
@@ -36,8 +43,10 @@ pub use cases::TestOutcome;
 pub use error::{PolicyError, PolicyErrors};
 pub use explain::{Explanation, Failed, Nearest};
 pub use postern_proto::device_api::CheckView as Check;
-pub use rule::{Condition, SubjectIndex};
+pub use rule::{Condition, Mode};
+pub use subject::SubjectIndex;
 pub use tuple::{Tuple, TupleError};
+pub use view::{DestinationView, Machines, PortRange, RuleView, Who};
 
 use crate::standing::Standing;
 use cases::Case;
@@ -46,13 +55,14 @@ use index::Index;
 use ipnet::IpNet;
 use postern_proto::now::Wall;
 use posture::Checks;
-use rule::{Action, Destination, DestinationId, Names, Rule};
+use rule::{Action, Destination, DestinationId, Rule};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
+use subject::Names;
 
 /// The largest file that is read, in bytes. 10 000 rules take some 2 MB.
 pub const MAX_SOURCE: usize = 8 << 20;
@@ -69,7 +79,10 @@ pub struct Policy {
     targets: Vec<Target>,
     destinations: Vec<Destination>,
     rules: Vec<Rule>,
+    /// The rules that are enforced.
     index: Index,
+    /// All rules, where some are in shadow.
+    with_shadow: Option<Index>,
     cases: Vec<Case>,
 }
 
@@ -156,7 +169,9 @@ impl Policy {
         let draft = root
             .map(|root| read::policy(&root, &mut faults))
             .unwrap_or_default();
-        let index = Index::build(&draft, &mut faults);
+        let index = Index::build(&draft, Mode::Enforce, &mut faults);
+        let any_shadow = draft.rules.iter().any(|rule| rule.mode == Mode::Shadow);
+        let with_shadow = any_shadow.then(|| Index::build(&draft, Mode::Shadow, &mut faults));
         if !faults.is_empty() {
             return Err(faults.finish());
         }
@@ -171,6 +186,7 @@ impl Policy {
             destinations: draft.destinations,
             rules: draft.rules,
             index,
+            with_shadow,
             cases: draft.cases,
         })
     }
@@ -187,13 +203,6 @@ impl Policy {
         BTreeSet::new()
     }
 
-    /// What the verdict would be if the rules in `mode: shadow` were in force, where one of those
-    /// decides it.
-    #[must_use]
-    pub fn shadow(&self, _who: &SubjectIndex, _to: &Tuple, _now: Wall) -> Option<Verdict> {
-        None
-    }
-
     /// What this policy needs to know of `who`. Keep it with the device, and make it anew
     /// whenever the policy or the subject changes, how it stands included. Time alone makes it no
     /// older: a report that goes stale, an attribute and a login that end are in it.
@@ -202,6 +211,13 @@ impl Policy {
         SubjectIndex {
             policy: self.hash,
             names: self.names.of(who),
+            login: who
+                .standing
+                .session
+                .as_ref()
+                .map_or(Vec::new(), |login| self.names.of_login(login)),
+            outer: who.standing.outer.map(|at| at.to_canonical()),
+            timeless: false,
             checks: self.checks.held_until(&who.standing),
             session: posture::session(&who.standing),
         }
@@ -222,20 +238,34 @@ impl Policy {
         if who.policy != self.hash {
             return denied;
         }
-        let to = to.canonical();
-        let applies = |(rule, destination)| self.applies(rule, destination, who, &to, now);
-        let Some((id, destination)) = self.index.first(who, &to, applies) else {
-            return denied;
-        };
-        match (self.rule(RuleId::Rule(id)), self.destination(destination)) {
-            (Some(rule), Some(destination)) => Verdict {
-                allow: rule.action == Action::Allow,
-                rule: RuleId::Rule(id),
-                target: destination.target,
-                grant: None,
-            },
-            (None, _) | (_, None) => denied,
+        self.first(&self.index, who, &to.canonical(), now)
+            .unwrap_or(denied)
+    }
+
+    /// What the verdict would be if the rules in `mode: shadow` were in force, where one of those
+    /// decides it.
+    #[must_use]
+    pub fn shadow(&self, who: &SubjectIndex, to: &Tuple, now: Wall) -> Option<Verdict> {
+        let index = self.with_shadow.as_ref()?;
+        if who.policy != self.hash {
+            return None;
         }
+        let verdict = self.first(index, who, &to.canonical(), now)?;
+        let decides = self.rule(verdict.rule)?.mode == Mode::Shadow;
+        decides.then_some(verdict)
+    }
+
+    /// What the first rule of an index that applies says.
+    fn first(&self, index: &Index, who: &SubjectIndex, to: &Tuple, now: Wall) -> Option<Verdict> {
+        let applies = |(rule, destination)| self.applies(rule, destination, who, to, now);
+        let (id, destination) = index.first(who, to, applies)?;
+        let rule = self.rule(RuleId::Rule(id))?;
+        Some(Verdict {
+            allow: rule.action == Action::Allow,
+            rule: RuleId::Rule(id),
+            target: self.destination(destination)?.target,
+            grant: None,
+        })
     }
 
     /// The name of a rule, `default` where no rule matched.
@@ -297,7 +327,7 @@ impl Policy {
         let allowed = self
             .rules
             .iter()
-            .filter(|rule| rule.action == Action::Allow);
+            .filter(|rule| rule.action == Action::Allow && rule.mode == Mode::Enforce);
         let written = targets
             .chain(allowed.flat_map(|rule| rule.to.iter().copied()))
             .filter_map(|id| self.destination(id))
@@ -358,6 +388,7 @@ pub fn empty() -> Policy {
         destinations: Vec::new(),
         rules: Vec::new(),
         index: Index::default(),
+        with_shadow: None,
         cases: Vec::new(),
     }
 }

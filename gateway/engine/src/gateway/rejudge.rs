@@ -158,13 +158,20 @@ impl Gateway {
         }
         let who = flow.policy.index(&device.subject);
         match flow.policy.lost(flow.rule, &who, now.wall) {
-            Some(Condition::SessionAge) => CloseReason::Session,
+            Some(Condition::SessionAge | Condition::Issuer | Condition::Amr | Condition::Acr) => {
+                CloseReason::Session
+            }
             Some(Condition::Posture) => CloseReason::Posture,
+            Some(Condition::Grant) => CloseReason::GrantEnded,
             Some(
                 Condition::DeniedFirst
                 | Condition::Group
                 | Condition::User
                 | Condition::Device
+                | Condition::Label
+                | Condition::Machine
+                | Condition::Outer
+                | Condition::When
                 | Condition::Port
                 | Condition::Address,
             )

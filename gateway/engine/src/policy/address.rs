@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A set of addresses as disjoint, sorted ranges: membership costs a binary search.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct AddressSet {
     written: Vec<IpNet>,
     v4: Vec<(Ipv4Addr, Ipv4Addr)>,

@@ -1,18 +1,12 @@
 //! The verdict in words, and the nearest rule that would have allowed.
 
-use super::address::Shown;
-use super::rule::{Action, Failing, Kind, NameId, Rule};
+use super::rule::{Action, Failing, Mode, Rule};
 use super::{Check, Condition, Policy, PolicyHash, RuleId, Subject, SubjectIndex, Tuple, Verdict};
-use crate::duration;
-use crate::standing::Standing;
-use crate::words::{Name, Words};
-use postern_proto::flow_key::Protocol;
+use crate::words::Words;
 use postern_proto::now::Wall;
 use serde::Serialize;
 use std::fmt;
 
-/// Longer lists are cut in sentences.
-const SHOWN: usize = 6;
 /// Destinations that the search for the nearest rule looks at, those with the longest prefix first.
 /// A device that scans must not make its own denials expensive: 1024 take some 50 µs.
 const SEARCH: usize = 1024;
@@ -125,18 +119,28 @@ impl Policy {
             };
         let rule = self.rule(RuleId::Rule(id))?;
         let denied_by = self.rule_name(verdict.rule());
-        let failed = failing
-            .iter()
-            .map(|condition| Failed {
+        let failed = |condition| match condition {
+            Condition::DeniedFirst => Failed {
                 condition,
-                sentence: self.sentence(condition, rule, who, &to, denied_by, now),
-                checks: if condition == Condition::Posture {
-                    self.failing_checks(rule, &who.standing, now)
-                } else {
-                    Vec::new()
-                },
-            })
-            .collect();
+                sentence: format!("denied first by rule \"{denied_by}\"").into(),
+                checks: Vec::new(),
+            },
+            Condition::Port | Condition::Address => self.elsewhere(condition, &rule.to, &to),
+            Condition::User
+            | Condition::Group
+            | Condition::Device
+            | Condition::Label
+            | Condition::Machine
+            | Condition::Issuer
+            | Condition::Amr
+            | Condition::Acr
+            | Condition::Outer
+            | Condition::Posture
+            | Condition::SessionAge
+            | Condition::When
+            | Condition::Grant => self.unmet(condition, &rule.from, who, now),
+        };
+        let failed = failing.iter().map(failed).collect();
         Some(Nearest {
             rule: rule.name.clone(),
             line: rule.line,
@@ -160,7 +164,7 @@ impl Policy {
             let Some(rule) = self.rule(RuleId::Rule(id)) else {
                 continue;
             };
-            if rule.action == Action::Deny {
+            if rule.action == Action::Deny || rule.mode == Mode::Shadow {
                 looked_at += 1;
                 continue;
             }
@@ -190,102 +194,6 @@ impl Policy {
             .min_by_key(|failing| failing.iter().map(cost).sum::<u32>());
         rule.from.failing(who, now).and(there.unwrap_or_default())
     }
-
-    fn sentence(
-        &self,
-        condition: Condition,
-        rule: &Rule,
-        who: &Subject,
-        to: &Tuple,
-        denied_by: &str,
-        now: Wall,
-    ) -> Words {
-        match condition {
-            Condition::DeniedFirst => format!("denied first by rule \"{denied_by}\"").into(),
-            Condition::Group => {
-                let mut words = self.required(Kind::Group, &rule.from.groups);
-                words.say("; ");
-                match (&who.user, who.device.as_str()) {
-                    (Some(user), _) => words.name(Name::User, user),
-                    (None, "") => words.say("the device"),
-                    (None, device) => words.name(Name::Device, device),
-                };
-                words
-                    .say(" has ")
-                    .append(&listed(who.groups.iter(), "no group"));
-                words
-            }
-            Condition::User => {
-                let mut words = self.required(Kind::User, &rule.from.users);
-                words.say("; the device belongs to ");
-                match &who.user {
-                    Some(user) => words.name(Name::User, user),
-                    None => words.say("nobody: it is a machine"),
-                };
-                words
-            }
-            Condition::Device => {
-                let mut words = self.required(Kind::Device, &rule.from.devices);
-                words.say("; this one is ");
-                match who.device.as_str() {
-                    "" => words.say("not named"),
-                    device => words.name(Name::Device, device),
-                };
-                words
-            }
-            Condition::Posture => {
-                let checks = self.failing_checks(rule, &who.standing, now);
-                let said = checks.iter().map(|check| {
-                    format!(
-                        "check {} fails: expected {}, received {}",
-                        check.name, check.expected, check.received
-                    )
-                });
-                said.collect::<Vec<_>>().join("; ").into()
-            }
-            Condition::SessionAge => {
-                let age = rule.from.session_age.unwrap_or_default();
-                let age = duration::shown(age);
-                let login = login(&who.standing, now);
-                format!("a login younger than {age} is required; {login}").into()
-            }
-            Condition::Port => {
-                let here = rule.to.iter().filter_map(|id| self.destination(*id));
-                let (near, far): (Vec<_>, Vec<_>) =
-                    here.partition(|at| at.addresses.contains(to.address));
-                let of = if near.is_empty() { far } else { near };
-                let ports = of.iter().flat_map(|at| at.ports.ranges());
-                format!("{} is not among {}", port(to), listed(ports, "nothing")).into()
-            }
-            Condition::Address => {
-                let here = rule.to.iter().filter_map(|id| self.destination(*id));
-                let nets = here
-                    .flat_map(|at| at.addresses.written())
-                    .map(|net| Shown(*net));
-                let nets = listed(nets, "nothing");
-                format!("address {} is not among {nets}", to.address).into()
-            }
-        }
-    }
-
-    fn required(&self, kind: Kind, names: &[NameId]) -> Words {
-        let (kind, of) = match kind {
-            Kind::User => ("user", Some(Name::User)),
-            Kind::Group => ("group", None),
-            Kind::Device => ("device", Some(Name::Device)),
-        };
-        let names_of_all = names.iter().map(|id| self.names.shown(*id));
-        let list = listed_as(names_of_all, "nobody", |words, name| match of {
-            Some(of) => words.name(of, name),
-            None => words.say(name),
-        });
-        let mut words = Words::from(match names {
-            [_] => format!("{kind} "),
-            _ => format!("one of the {kind}s "),
-        });
-        words.append(&list).say(" is required");
-        words
-    }
 }
 
 /// How far away a rule is that fails `condition`. What the user can mend is nearest, the identity is nearer than the port, and any
@@ -293,74 +201,18 @@ impl Policy {
 fn cost(condition: Condition) -> u32 {
     match condition {
         Condition::DeniedFirst => 1,
+        Condition::Grant => 2,
         Condition::SessionAge => 3,
-        Condition::Posture => 4,
+        Condition::Posture | Condition::Amr | Condition::Acr => 4,
+        Condition::When => 5,
+        Condition::Outer => 6,
+        Condition::Issuer => 8,
         Condition::Group => 10,
-        Condition::User => 11,
-        Condition::Device => 12,
+        Condition::User | Condition::Label => 11,
+        Condition::Device | Condition::Machine => 12,
         Condition::Port => 15,
         Condition::Address => 100,
     }
-}
-
-/// `this one is 13 h old`
-fn login(standing: &Standing, now: Wall) -> String {
-    let Some(session) = &standing.session else {
-        return "the device has none".to_owned();
-    };
-    match session.until.filter(|until| *until <= now) {
-        Some(until) => format!(
-            "the last one ended {} ago",
-            duration::shown(now.since(until))
-        ),
-        None => format!(
-            "this one is {} old",
-            duration::shown(now.since(session.since))
-        ),
-    }
-}
-
-fn port(to: &Tuple) -> String {
-    match to.protocol {
-        Protocol::Icmp => "icmp".to_owned(),
-        Protocol::Tcp | Protocol::Udp => format!("port {}/{}", to.port, to.protocol),
-    }
-}
-
-/// The first few, each once, and how many more there are.
-fn listed<T: PartialEq + fmt::Display>(items: impl Iterator<Item = T>, none: &str) -> Words {
-    listed_as(items, none, |words, item| words.say(&item.to_string()))
-}
-
-fn listed_as<T: PartialEq>(
-    items: impl Iterator<Item = T>,
-    none: &str,
-    say: impl for<'a> Fn(&'a mut Words, &T) -> &'a mut Words,
-) -> Words {
-    let mut shown: Vec<T> = Vec::new();
-    let mut more = 0usize;
-    for item in items {
-        if shown.contains(&item) {
-            continue;
-        }
-        if shown.len() < SHOWN {
-            shown.push(item);
-        } else {
-            more += 1;
-        }
-    }
-    if shown.is_empty() {
-        return none.into();
-    }
-    let mut words = Words::default();
-    for (place, item) in shown.iter().enumerate() {
-        words.say(if place > 0 { ", " } else { "" });
-        say(&mut words, item);
-    }
-    if more > 0 {
-        words.say(&format!(" and {more} more"));
-    }
-    words
 }
 
 impl fmt::Display for Subject {

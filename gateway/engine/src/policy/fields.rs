@@ -60,19 +60,6 @@ impl<'n> Fields<'n> {
 }
 
 fn unknown(name: &str, at: Place, what: &str, known: &[&str], faults: &mut Faults<'_>) {
-    // Said by name, because a condition that is overlooked would be a hole.
-    const LATER: [&str; 10] = [
-        "when",
-        "until",
-        "mode",
-        "labels",
-        "machines",
-        "issuers",
-        "amr",
-        "acr",
-        "outer_addresses",
-        "names",
-    ];
     let fields = || {
         known
             .iter()
@@ -80,11 +67,7 @@ fn unknown(name: &str, at: Place, what: &str, known: &[&str], faults: &mut Fault
             .collect::<Vec<_>>()
             .join(", ")
     };
-    if LATER.contains(&name) {
-        let message = format!("this version does not know the field `{name}`");
-        let help = "take it out; no condition is ever ignored, so the file cannot be used as it is";
-        faults.add(at, message, help);
-    } else if ["posture", "session_age"].contains(&name) && what == "a rule" {
+    if super::who::KNOWN.contains(&name) && what == "a rule" {
         let message = format!("`{name}` says who, and stands in `from`");
         faults.add(at, message, format!("write `from: {{ {name}: … }}`"));
     } else if name == "<<" {

@@ -14,7 +14,8 @@ use super::error::{Faults, Place};
 use super::port::Ports;
 use super::posture::CheckId;
 use super::read::Draft;
-use super::rule::{Action, DestinationId, From, NameId, Rule, SubjectIndex};
+use super::rule::{Action, DestinationId, From, Mode, NameId, Rule};
+use super::subject::SubjectIndex;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -75,12 +76,14 @@ struct Node {
 }
 
 impl Index {
-    /// Files every rule that was read without a fault. A rule that no packet can reach is a fault, as are too many entries.
-    pub(super) fn build(draft: &Draft, faults: &mut Faults<'_>) -> Index {
+    /// Files every rule that was read without a fault and that is enforced, for `mode: shadow`
+    /// every rule. One of that mode that no packet can reach is a fault, as are too many entries:
+    /// an enforced rule is out of reach only behind others that are enforced.
+    pub(super) fn build(draft: &Draft, mode: Mode, faults: &mut Faults<'_>) -> Index {
         let mut builder = Builder::new(draft);
         let mut entries = 0u64;
         for (id, (rule, (at, sound))) in (0u32..).zip(draft.rules.iter().zip(&draft.marks)) {
-            if !sound {
+            if !sound || (mode == Mode::Enforce && rule.mode == Mode::Shadow) {
                 continue;
             }
             entries = entries.saturating_add(size(rule, draft));
@@ -96,7 +99,7 @@ impl Index {
                 );
                 break;
             }
-            if builder.is_covered(rule) {
+            if rule.mode == mode && builder.is_covered(rule) {
                 unreachable_rule(id, rule, *at, draft, faults);
                 if faults.is_full() {
                     break;
@@ -477,7 +480,13 @@ fn unreachable_rule(id: u32, rule: &Rule, at: Place, draft: &Draft, faults: &mut
                 false => Wall(0),
             })
             .collect(),
-        session: rule.from.session_age.map(|_| (Wall(0), Wall::NEVER)),
+        login: [&rule.from.issuers, &rule.from.amr, &rule.from.acr]
+            .into_iter()
+            .filter_map(|names| names.first())
+            .copied()
+            .collect(),
+        session: Some((Wall(0), Wall::NEVER)),
+        outer: rule.from.outer.written().first().map(|net| net.network()),
         ..SubjectIndex::default()
     };
     let age = rule.from.session_age.unwrap_or_default();
@@ -499,6 +508,7 @@ fn unreachable_rule(id: u32, rule: &Rule, at: Place, draft: &Draft, faults: &mut
     let sound = (0..id).zip(draft.rules.iter().zip(&draft.marks));
     let mut earlier = sound
         .filter(|(_, (_, mark))| mark.1)
+        .filter(|(_, (earlier, _))| earlier.mode == Mode::Enforce || rule.mode == Mode::Shadow)
         .map(|(_, (rule, _))| rule);
     let first = packet.and_then(|to| earlier.find(|rule| taken(rule, &to)));
     let first = first.map_or(String::new(), |rule| {

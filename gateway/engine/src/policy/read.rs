@@ -7,18 +7,16 @@ use super::fields::{Fields, entries, is_word, list, word};
 use super::nearest::nearest;
 use super::port::{self, PortSet};
 use super::posture::Checks;
-use super::rule::{Action, Destination, DestinationId, From, Kind, NameId, Names, Rule};
+use super::rule::{Action, Destination, DestinationId, Mode, Rule};
+use super::subject::Names;
+use super::who::{self, ANYONE};
 use super::yaml::{Node, Value};
 use super::{DEFAULT_RULE, Target, TargetId};
-use crate::duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use std::time::Duration;
 
-/// Stands for everybody in `from`.
-const ANYONE: &str = "anyone";
 /// Stands for every address and port in `to`.
-const ANYTHING: &str = "anything";
+pub(super) const ANYTHING: &str = "anything";
 
 /// What a file says, before it is indexed.
 #[derive(Default)]
@@ -163,7 +161,7 @@ impl Reader {
     }
 
     fn rule(&mut self, node: &Node, faults: &mut Faults<'_>) {
-        let known = ["name", "action", "from", "to"];
+        let known = ["name", "action", "mode", "from", "to"];
         let before = faults.len();
         let Some(fields) = Fields::read(node, "a rule", &known, faults) else {
             return;
@@ -173,13 +171,16 @@ impl Reader {
         let action = fields
             .need("action", "write `action: allow` or `action: deny`", faults)
             .and_then(|node| one_of(node, "action", &ACTIONS, faults));
+        let mode = fields
+            .get("mode")
+            .and_then(|node| one_of(node, "mode", &MODES, faults));
         let from = fields
             .need(
                 "from",
                 "write `from: { groups: [platform] }`, or `from: anyone`",
                 faults,
             )
-            .and_then(|node| self.who(node, faults));
+            .and_then(|node| who::read(node, &mut self.draft, faults));
         let to = fields
             .need(
                 "to",
@@ -200,76 +201,10 @@ impl Reader {
             name: name.unwrap_or_default().to_owned(),
             line: at.line,
             action: action.unwrap_or(Action::Deny),
+            mode: mode.unwrap_or_default(),
             from: from.unwrap_or_default(),
             to: to.unwrap_or_default(),
         });
-    }
-
-    fn who(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<From> {
-        const HELP: &str = "write `from: { groups: [platform] }`, or `from: anyone`";
-        if let Value::Text(text) = &node.value {
-            if text == ANYONE {
-                return Some(From::default());
-            }
-            let help = if ["any", "all", "everyone", "everybody", "*", ANYTHING]
-                .contains(&text.as_str())
-            {
-                "write `from: anyone`".to_owned()
-            } else {
-                format!("write `from: {{ groups: [{text}] }}`, or `from: anyone`")
-            };
-            faults.add(node.at, format!("`{text}` does not say who"), help);
-            return None;
-        }
-        if matches!(node.value, Value::Null | Value::List(_)) {
-            faults.add(node.at, "`from` does not say who", HELP);
-            return None;
-        }
-        let before = faults.len();
-        let known = ["users", "groups", "devices", "posture", "session_age"];
-        let fields = Fields::read(node, "`from`", &known, faults)?;
-        if fields.is_empty() && faults.len() == before {
-            faults.add(node.at, "`from` does not say who", HELP);
-        }
-        let mut names = |field: &'static str, kind| match fields.get(field) {
-            Some(node) => self.names(node, field, kind, faults),
-            None => Vec::new(),
-        };
-        Some(From {
-            users: names("users", Kind::User),
-            groups: names("groups", Kind::Group),
-            devices: names("devices", Kind::Device),
-            posture: fields.get("posture").map_or(Vec::new(), |node| {
-                let example = "at least one check, or take the field out";
-                let items = list(node, "posture", example, faults).unwrap_or_default();
-                self.draft.checks.named(items, faults)
-            }),
-            session_age: fields.get("session_age").and_then(|node| age(node, faults)),
-        })
-    }
-
-    fn names(
-        &mut self,
-        node: &Node,
-        field: &'static str,
-        kind: Kind,
-        faults: &mut Faults<'_>,
-    ) -> Vec<NameId> {
-        let items = list(
-            node,
-            field,
-            "at least one name, or take the field out",
-            faults,
-        )
-        .unwrap_or_default();
-        let mut names: Vec<NameId> = items
-            .iter()
-            .filter_map(|item| word(item, "a name", faults))
-            .map(|name| self.draft.names.intern(kind, name))
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
     }
 
     fn place(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<Vec<DestinationId>> {
@@ -363,22 +298,9 @@ impl Reader {
     }
 }
 
-/// How old a login may be.
-pub(super) fn age(node: &Node, faults: &mut Faults<'_>) -> Option<Duration> {
-    let text = word(node, "`session_age`", faults)?;
-    let age = duration::parse(text).filter(|age| !age.is_zero());
-    if age.is_none() {
-        let message = format!("`{text}` is no age");
-        faults.add(
-            node.at,
-            message,
-            "write a number and its unit: `30m`, `12h` or `7d`",
-        );
-    }
-    age
-}
-
 const ACTIONS: [(&str, Action); 2] = [("allow", Action::Allow), ("deny", Action::Deny)];
+
+const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
 
 /// One of a few words.
 pub(super) fn one_of<T: Copy>(
@@ -401,7 +323,7 @@ pub(super) fn one_of<T: Copy>(
 }
 
 /// Every item of a list parsed; `None` if one has a fault.
-fn each<T>(
+pub(super) fn each<T>(
     node: &Node,
     what: &str,
     example: &str,

@@ -3,9 +3,8 @@
 use super::address::AddressSet;
 use super::port::PortSet;
 use super::posture::CheckId;
-use super::{PolicyHash, Subject, TargetId, Tuple};
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use super::subject::SubjectIndex;
+use super::{TargetId, Tuple};
 use postern_proto::now::Wall;
 use serde::Serialize;
 use std::time::Duration;
@@ -17,23 +16,43 @@ pub(super) enum Action {
     Deny,
 }
 
+/// Whether a rule decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Enforce,
+    /// It is judged and recorded, and decides nothing.
+    Shadow,
+}
+
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) name: String,
     /// Line of the rule's name in the file.
     pub(super) line: usize,
     pub(super) action: Action,
+    pub(super) mode: Mode,
     pub(super) from: From,
     pub(super) to: Vec<DestinationId>,
 }
 
-/// Who a rule is for. A dimension without names is not asked; the others must all hold, and so
-/// must every check. Names and checks are sorted.
+/// Who a rule is for. A dimension without names is not asked; of each of the others one must hold,
+/// and of the checks all. Names and checks are sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct From {
     pub(super) users: Vec<NameId>,
     pub(super) groups: Vec<NameId>,
     pub(super) devices: Vec<NameId>,
+    pub(super) labels: Vec<NameId>,
+    pub(super) machines: Vec<NameId>,
+    /// Of the login, while it lives.
+    pub(super) issuers: Vec<NameId>,
+    pub(super) amr: Vec<NameId>,
+    pub(super) acr: Vec<NameId>,
+    /// Where the device is on the Internet; empty: anywhere.
+    pub(super) outer: AddressSet,
     pub(super) posture: Vec<CheckId>,
     /// The login must be younger.
     pub(super) session_age: Option<Duration>,
@@ -51,7 +70,7 @@ pub(super) struct Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct DestinationId(pub(super) u32);
 
-/// A user, group or device that some rule names. Zero is everybody.
+/// A user, group, device and so on that some rule names. Zero is everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NameId(pub(super) u32);
 
@@ -71,10 +90,26 @@ pub enum Condition {
     User,
     /// It is none of the devices.
     Device,
+    /// It has none of the labels.
+    Label,
+    /// It has a user, or is none of the machines.
+    Machine,
+    /// There is no login by one of the issuers.
+    Issuer,
+    /// There is no login that was proved in one of the ways (RFC 8176).
+    Amr,
+    /// There is no login of one of the context classes.
+    Acr,
+    /// The device is not where it must be on the Internet.
+    Outer,
     /// A posture check fails.
     Posture,
     /// There is no login that is young enough.
     SessionAge,
+    /// Now is outside the window.
+    When,
+    /// The grant is over.
+    Grant,
     /// The port or protocol is not among those of the target.
     Port,
     /// The address is not among those of the rule's targets.
@@ -88,6 +123,15 @@ impl From {
             .unless(who.has_any(&self.users), Condition::User)
             .unless(who.has_any(&self.groups), Condition::Group)
             .unless(who.has_any(&self.devices), Condition::Device)
+            .unless(who.has_any(&self.labels), Condition::Label)
+            .unless(who.has_any(&self.machines), Condition::Machine)
+            .unless(
+                who.logged_in_with_any(&self.issuers, now),
+                Condition::Issuer,
+            )
+            .unless(who.logged_in_with_any(&self.amr, now), Condition::Amr)
+            .unless(who.logged_in_with_any(&self.acr, now), Condition::Acr)
+            .unless(self.is_for_outer(who), Condition::Outer)
             .unless(
                 self.posture.iter().all(|check| who.shows(*check, now)),
                 Condition::Posture,
@@ -100,7 +144,14 @@ impl From {
 
     /// The dimensions that are asked, the narrowest kind first.
     pub(super) fn asked(&self) -> impl Iterator<Item = &[NameId]> {
-        [&self.devices, &self.users, &self.groups]
+        let dimensions = [
+            &self.devices,
+            &self.machines,
+            &self.users,
+            &self.labels,
+            &self.groups,
+        ];
+        dimensions
             .into_iter()
             .map(Vec::as_slice)
             .filter(|names| !names.is_empty())
@@ -108,7 +159,26 @@ impl From {
 
     /// The name decides nothing by itself: how the device stands is asked as well.
     pub(super) fn asks_state(&self) -> bool {
-        !self.posture.is_empty() || self.session_age.is_some()
+        !self.posture.is_empty()
+            || self.session_age.is_some()
+            || self.asks_login()
+            || self.asks_outer()
+    }
+
+    /// Something that only a login shows.
+    fn asks_login(&self) -> bool {
+        [&self.issuers, &self.amr, &self.acr]
+            .into_iter()
+            .any(|names| !names.is_empty())
+    }
+
+    /// Where the device is on the Internet.
+    pub(super) fn asks_outer(&self) -> bool {
+        !self.outer.written().is_empty()
+    }
+
+    fn is_for_outer(&self, who: &SubjectIndex) -> bool {
+        !self.asks_outer() || who.outer.is_some_and(|at| self.outer.contains(at))
     }
 }
 
@@ -123,22 +193,30 @@ impl Destination {
 
 /// A set of conditions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Failing(u8);
+pub(super) struct Failing(u32);
 
 impl Failing {
-    const ALL: [Condition; 8] = [
+    const ALL: [Condition; 16] = [
         Condition::DeniedFirst,
         Condition::Group,
         Condition::User,
         Condition::Device,
+        Condition::Label,
+        Condition::Machine,
+        Condition::Issuer,
+        Condition::Amr,
+        Condition::Acr,
+        Condition::Outer,
         Condition::Posture,
         Condition::SessionAge,
+        Condition::When,
+        Condition::Grant,
         Condition::Port,
         Condition::Address,
     ];
 
     pub(super) fn unless(self, holds: bool, condition: Condition) -> Failing {
-        Failing(self.0 | (u8::from(!holds) << condition as u8))
+        Failing(self.0 | (u32::from(!holds) << condition as u8))
     }
 
     pub(super) fn and(self, other: Failing) -> Failing {
@@ -153,99 +231,5 @@ impl Failing {
         Self::ALL
             .into_iter()
             .filter(move |c| self.0 & (1 << *c as u8) != 0)
-    }
-}
-
-/// A [`Subject`] in the numbers of one policy. Made by [`Policy::index`](super::Policy::index);
-/// another policy denies it everything. The default is nobody, who is denied everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SubjectIndex {
-    pub(super) policy: PolicyHash,
-    /// Everybody, and the names that some rule knows; sorted.
-    pub(super) names: Vec<NameId>,
-    /// For every check of the policy from when on it fails; zero: it fails already.
-    pub(super) checks: Vec<Wall>,
-    /// When the login was, and when it ends.
-    pub(super) session: Option<(Wall, Wall)>,
-}
-
-impl SubjectIndex {
-    /// Nothing asked, or one of them is theirs.
-    fn has_any(&self, asked: &[NameId]) -> bool {
-        asked.is_empty()
-            || self
-                .names
-                .iter()
-                .any(|name| asked.binary_search(name).is_ok())
-    }
-
-    /// The check holds now.
-    pub(super) fn shows(&self, check: CheckId, now: Wall) -> bool {
-        let until = usize::try_from(check.0)
-            .ok()
-            .and_then(|n| self.checks.get(n));
-        until.is_some_and(|until| now < *until)
-    }
-
-    /// There is a login that lives, and it is younger than `age`.
-    fn is_younger(&self, age: Duration, now: Wall) -> bool {
-        self.session
-            .is_some_and(|(since, until)| now < until && now < since + age)
-    }
-}
-
-/// Numbers for the names that the rules use. Users, groups and devices never share a number.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    users: HashMap<String, NameId, FixedState>,
-    groups: HashMap<String, NameId, FixedState>,
-    devices: HashMap<String, NameId, FixedState>,
-    shown: Vec<String>,
-}
-
-/// What a name is the name of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    User,
-    Group,
-    Device,
-}
-
-impl Names {
-    pub(super) fn intern(&mut self, kind: Kind, name: &str) -> NameId {
-        // Bounded by the nodes of a file.
-        let next = NameId(u32::try_from(self.shown.len() + 1).unwrap_or(u32::MAX));
-        let map = match kind {
-            Kind::User => &mut self.users,
-            Kind::Group => &mut self.groups,
-            Kind::Device => &mut self.devices,
-        };
-        if let Some(id) = map.get(name) {
-            return *id;
-        }
-        map.insert(name.to_owned(), next);
-        self.shown.push(name.to_owned());
-        next
-    }
-
-    /// Everybody, and the names of `who` that some rule knows. Sorted.
-    pub(super) fn of(&self, who: &Subject) -> Vec<NameId> {
-        let mut names = vec![NameId::ANYONE];
-        names.extend(who.user.as_ref().and_then(|user| self.users.get(user)));
-        names.extend(who.groups.iter().filter_map(|group| self.groups.get(group)));
-        names.extend(self.devices.get(&who.device));
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
-    pub(super) fn shown(&self, id: NameId) -> &str {
-        let at = usize::try_from(id.0).ok().and_then(|n| n.checked_sub(1));
-        at.and_then(|at| self.shown.get(at))
-            .map_or("anyone", String::as_str)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.shown.len()
     }
 }

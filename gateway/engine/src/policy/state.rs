@@ -1,7 +1,7 @@
 //! What of a device a policy's verdicts rest on, and until when they stand.
 
 use super::posture::{CheckId, NamedCheck};
-use super::rule::Rule;
+use super::rule::From;
 use super::{Check, Condition, Policy, RuleId, Subject, SubjectIndex};
 use crate::posture::Expected;
 use crate::standing::Standing;
@@ -74,15 +74,23 @@ impl Policy {
     }
 
     /// What a rule no longer finds in `who`, whom it was for: why a flow that it allowed is cut.
-    /// Of several the login comes first, then posture. None if the rule is for `who` still.
+    /// Of several a login comes first, then posture. None if the rule is for `who` still.
     #[must_use]
     pub fn lost(&self, id: RuleId, who: &SubjectIndex, now: Wall) -> Option<Condition> {
-        const ORDER: [Condition; 5] = [
+        const ORDER: [Condition; 13] = [
             Condition::SessionAge,
+            Condition::Issuer,
+            Condition::Amr,
+            Condition::Acr,
             Condition::Posture,
+            Condition::Grant,
+            Condition::When,
+            Condition::Outer,
             Condition::Group,
             Condition::User,
             Condition::Device,
+            Condition::Label,
+            Condition::Machine,
         ];
         let failing = self.rule(id)?.from.failing(who, now);
         ORDER
@@ -90,9 +98,9 @@ impl Policy {
             .find(|lost| failing.iter().any(|one| one == *lost))
     }
 
-    /// The checks of `rule` that fail.
-    pub(super) fn failing_checks(&self, rule: &Rule, standing: &Standing, now: Wall) -> Vec<Check> {
-        let asked = rule.from.posture.iter();
+    /// The checks that `from` asks for and that fail.
+    pub(super) fn failing_checks(&self, from: &From, standing: &Standing, now: Wall) -> Vec<Check> {
+        let asked = from.posture.iter();
         asked
             .filter_map(|id| self.checks.get(*id))
             .map(|check| view(check, standing, now))

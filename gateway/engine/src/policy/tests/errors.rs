@@ -157,21 +157,53 @@ fn unknown_fields_are_refused_with_what_was_meant() {
     assert_eq!(
         rule("{ name: r, action: allow, from: anyone, to: [t], colour: red }"),
         [
-            "6:54 a rule has an unknown field `colour` | the fields are `name`, `action`, `from`, `to`"
+            "6:54 a rule has an unknown field `colour` | the fields are `name`, `action`, `mode`, `from`, `to`"
         ]
     );
 }
 
 #[test]
-fn fields_of_later_versions_are_refused_by_name() {
-    let help = "take it out; no condition is ever ignored, so the file cannot be used as it is";
+fn selectors_that_say_nothing_or_contradict_are_refused() {
+    let from = |from: &str| {
+        rule(&format!(
+            "{{ name: r, action: allow, from: {from}, to: [t] }}"
+        ))
+    };
     assert_eq!(
-        rule(
-            "{ name: r, action: allow, from: { groups: [sre], issuers: [corp] }, to: [t], until: 2027-01-31 }"
-        ),
+        from("{ labels: [team, \"=x\", \"a=\"] }"),
         [
-            format!("6:54 this version does not know the field `issuers` | {help}"),
-            format!("6:82 this version does not know the field `until` | {help}"),
+            "6:48 `team` is no label | write a key and a value: `team=…`",
+            "6:54 `=x` is no label | write a key and a value: `x=…`",
+            "6:60 `a=` is no label | write a key and a value: `a=…`",
+        ]
+    );
+    assert_eq!(
+        from("{ machines: ci-runner }"),
+        [
+            "6:49 `machines` cannot be `ci-runner` | write `machines: any`, or `machines: [ci-runner]`"
+        ]
+    );
+    assert_eq!(
+        from("{ users: [ana], machines: any }"),
+        [
+            "6:63 `machines` have no user, so that nobody is one of `users` as well | make two rules of it"
+        ]
+    );
+    assert_eq!(
+        from("{ outer: [198.51.100.7/24] }"),
+        [
+            "6:47 `198.51.100.7/24` has bits set beyond the prefix | write `198.51.100.0/24` for the whole network or `198.51.100.7` for the one host"
+        ]
+    );
+    assert_eq!(
+        from("{ amr: mfa }"),
+        ["6:44 `amr` must be a list | write `amr: [mfa]`"]
+    );
+    assert_eq!(
+        rule("{ name: r, action: allow, mode: shadw, from: anyone, to: [t], amr: [mfa] }"),
+        [
+            "6:37 `mode` cannot be `shadw` | did you mean `shadow`?",
+            "6:67 `amr` says who, and stands in `from` | write `from: { amr: … }`",
         ]
     );
 }
