@@ -15,6 +15,7 @@
 //! | `state` | what of a device a verdict rests on, and until when |
 //! | `explain`, `sentence` | the verdict in words, and the nearest rule that would have allowed |
 //! | `view` | the policy as it was written |
+//! | `tree` | the file's texts, to compare two files or write one anew |
 //! | `tuple`, `cases` | `192.0.2.10:22/tcp`; the `tests:` of a file |
 
 mod address;
@@ -31,6 +32,7 @@ mod rule;
 mod sentence;
 mod state;
 mod subject;
+mod tree;
 mod tuple;
 mod view;
 mod who;
@@ -45,6 +47,7 @@ pub use explain::{Explanation, Failed, Nearest};
 pub use postern_proto::device_api::CheckView as Check;
 pub use rule::{Condition, Mode};
 pub use subject::SubjectIndex;
+pub use tree::Tree;
 pub use tuple::{Tuple, TupleError};
 pub use view::{DestinationView, Machines, PortRange, RuleView, Who};
 
