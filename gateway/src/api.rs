@@ -14,7 +14,7 @@ pub use identity::{
 };
 pub use log::{AuditCount, AuditStatus, ExporterStatus, FlowLogStatus, FlowsWaiting};
 pub use select::{BadDestination, Destination, FlowFilter};
-pub use worker::{PeerView, Traffic, VerdictCount, WorkerSnapshot, WorkerView};
+pub use worker::{PeerView, ShadowCount, Traffic, VerdictCount, WorkerSnapshot, WorkerView};
 
 use postern_proto::flow_key::Protocol;
 use postern_proto::keys::PublicKey;

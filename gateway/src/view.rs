@@ -1,7 +1,8 @@
 //! The worker's state in the words of the admin API.
 
 use crate::api::{
-    FlowView, HistogramView, PeerView, QueueView, Traffic, VerdictCount, WorkerSnapshot, WorkerView,
+    FlowView, HistogramView, PeerView, QueueView, ShadowCount, Traffic, VerdictCount,
+    WorkerSnapshot, WorkerView,
 };
 use crate::front_door::HANDED_QUEUE;
 use crate::worker::records_waiting;
@@ -12,6 +13,7 @@ use postern_engine::flow::tcp::TcpState;
 use postern_engine::gateway::{CONTROL_QUEUE, Gateway};
 use postern_engine::hint::WATCHES;
 use postern_engine::identity::DeviceState;
+use postern_engine::rule_counts::{RuleCount, RuleCounts};
 use postern_io::road::{Inputs, Outputs};
 use postern_io::{fair, offload};
 use postern_proto::fate::DropReason;
@@ -79,7 +81,9 @@ pub fn snapshot(
     WorkerSnapshot {
         taken_ms: now.wall.millis(),
         generation: gateway.policy_generation(),
-        verdicts: verdicts(&counters),
+        verdicts: verdicts(gateway.rule_counts()),
+        shadows: shadows(gateway.rule_counts()),
+        break_glass_flows: counters.break_glass_flows,
         traffic: Traffic {
             bytes_out: counters.bytes_out,
             packets_out: counters.packets_out,
@@ -123,14 +127,13 @@ pub fn snapshot(
     }
 }
 
-fn verdicts(counters: &Counters) -> Vec<VerdictCount> {
+fn verdicts(rules: &RuleCounts) -> Vec<VerdictCount> {
     let one = |verdict: &str, rule: &str, flows| VerdictCount {
         verdict: verdict.to_owned(),
         rule: rule.to_owned(),
         flows,
     };
-    counters
-        .rules
+    rules
         .iter()
         .flat_map(|(rule, count)| {
             [
@@ -139,6 +142,28 @@ fn verdicts(counters: &Counters) -> Vec<VerdictCount> {
             ]
         })
         .filter(|count| count.flows > 0)
+        .collect()
+}
+
+fn shadows(rules: &RuleCounts) -> Vec<ShadowCount> {
+    let each = |rule: &str, verdict: &str, count: RuleCount| {
+        [("allow", count.allowed), ("deny", count.denied)].map(|(live, attempts)| ShadowCount {
+            rule: rule.to_owned(),
+            verdict: verdict.to_owned(),
+            live: live.to_owned(),
+            attempts,
+        })
+    };
+    rules
+        .shadows()
+        .flat_map(|(rule, count)| {
+            [
+                each(rule, "allow", count.allow),
+                each(rule, "deny", count.deny),
+            ]
+            .concat()
+        })
+        .filter(|count| count.attempts > 0)
         .collect()
 }
 

@@ -15,7 +15,8 @@ import sys
 import queries
 
 LABELS = {"job", "gateway", "verdict", "kind"}
-METADATA = {"user", "device", "rule", "state", "target", "close_reason", "deny_reason", "action", "outcome", "n"}
+METADATA = {"user", "device", "rule", "state", "target", "close_reason", "deny_reason", "shadow_verdict", "grant",
+            "action", "outcome", "n"}
 faults = []
 
 

@@ -46,7 +46,7 @@ pub enum Inbound {
         peer: PeerId,
         /// Bytes, at least 20.
         len: usize,
-        /// It came from another address than the one before.
+        /// It came from another address than the one before, or is the first to come.
         roamed: bool,
     },
     /// Something between the two ends only; what it needed as answer is in the outbox.
@@ -55,7 +55,7 @@ pub enum Inbound {
         what: Control,
         /// Whose; `None` for a cookie to somebody not yet known.
         peer: Option<PeerId>,
-        /// It came from another address than the one before.
+        /// It came from another address than the one before, or is the first to come.
         roamed: bool,
     },
     /// Nothing. `peer` is whose index it named, proved only if the reason is about the inner

@@ -54,20 +54,9 @@ impl Histogram {
     }
 }
 
-/// Allowed and denied attempts under one rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RuleCount {
-    /// Flows opened.
-    pub allowed: u64,
-    /// Attempts denied.
-    pub denied: u64,
-}
-
-/// Everything that a shard counts.
+/// What a shard counts, but for its rules ([`crate::rule_counts`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// By rule name. Rules that left the policy are dropped with it, so this is bounded by it.
-    pub rules: BTreeMap<String, RuleCount>,
     /// Packets passed on from devices to targets.
     pub packets_out: u64,
     /// Their bytes, inner IP headers included.
@@ -82,6 +71,8 @@ pub struct Counters {
     pub flows_opened: u64,
     /// Attempts refused, each packet for itself.
     pub attempts_denied: u64,
+    /// Flows opened under a grant that nobody had approved.
+    pub break_glass_flows: u64,
     /// Flows ended, by close reason.
     pub flows_closed: BTreeMap<&'static str, u64>,
     /// Control messages taken in.
@@ -107,7 +98,6 @@ impl Counters {
 impl Default for Counters {
     fn default() -> Self {
         Counters {
-            rules: BTreeMap::new(),
             packets_out: 0,
             bytes_out: 0,
             packets_in: 0,
@@ -115,6 +105,7 @@ impl Default for Counters {
             drops: DropCounts::default(),
             flows_opened: 0,
             attempts_denied: 0,
+            break_glass_flows: 0,
             flows_closed: BTreeMap::new(),
             control_messages: 0,
             control_packets_out: 0,

@@ -5,8 +5,9 @@
 //! that asks for more destinations than [`WINDOWS_PER_DEVICE`] within ten seconds is scanning:
 //! the rest is counted in one window for each reason.
 
+use crate::flow::Shadowed;
 use crate::identity::Who;
-use crate::record::Posture;
+use crate::record::{Posture, Shadow};
 use crate::words::Words;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
@@ -49,6 +50,8 @@ pub struct Attempt {
     pub destination: (IpAddr, u16),
     /// Why not.
     pub reason: DropReason,
+    /// What rules in `mode: shadow` would have decided.
+    pub shadow: Option<Shadowed>,
 }
 
 impl Attempt {
@@ -61,6 +64,7 @@ impl Attempt {
             source: key.client_end(),
             destination: key.target_end(),
             reason,
+            shadow: None,
         }
     }
 }
@@ -72,6 +76,8 @@ pub struct Why {
     pub rule: String,
     /// The policy that decided.
     pub policy: Arc<str>,
+    /// What rules in `mode: shadow` would have decided.
+    pub shadow: Option<Shadow>,
     /// The condition that failed.
     pub condition: Option<Words>,
     /// The nearest rule that would have allowed.

@@ -9,7 +9,7 @@ pub mod tcp;
 use crate::hint::Hint;
 use crate::identity::Who;
 use crate::policy::{Policy, RuleId, TargetId};
-use crate::record::CloseReason;
+use crate::record::{CloseReason, Granted};
 use hashbrown::HashMap;
 use postern_proto::flow_key::{FlowKey, Protocol};
 use postern_proto::now::{Mono, Now, Wall};
@@ -45,6 +45,15 @@ pub struct Slot {
     generation: u32,
 }
 
+/// What a rule in `mode: shadow` would have decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shadowed {
+    /// Which.
+    pub rule: RuleId,
+    /// What.
+    pub allow: bool,
+}
+
 /// One flow, both directions.
 #[derive(Debug)]
 pub struct Flow {
@@ -64,6 +73,10 @@ pub struct Flow {
     pub policy_hash: Arc<str>,
     /// Who it was allowed to, as they stood then.
     pub who: Arc<Who>,
+    /// What its rules in `mode: shadow` would have decided.
+    pub shadow: Option<Shadowed>,
+    /// The grant that allows it.
+    pub grant: Option<Arc<Granted>>,
     /// The policy that the verdict rests on.
     pub judged_at: u64,
     /// First packet.

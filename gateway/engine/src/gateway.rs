@@ -10,6 +10,7 @@
 //! | `gateway/judge.rs` | a verdict for a new flow; refusals and their answers |
 //! | `gateway/rejudge.rs` | facts changed: live flows are judged again and cut |
 //! | `gateway/due.rs` | facts that end by themselves: their moments |
+//! | `gateway/roam.rs` | where a device is, and what follows when it moves |
 //! | `gateway/rotation.rs` | a device's next key, until it is the device's |
 //! | `gateway/log.rs` | records and their numbers |
 //!
@@ -24,6 +25,7 @@ mod path_mtu;
 mod rejudge;
 mod road_back;
 mod road_in;
+mod roam;
 mod rotation;
 
 pub use control_road::{CONTROL_QUEUE, ControlPacket};
@@ -36,6 +38,7 @@ use crate::hint::Watches;
 use crate::identity::{Device, DeviceState, Devices};
 use crate::policy::{Policy, PolicyHash};
 use crate::record::{CloseReason, Record};
+use crate::rule_counts::RuleCounts;
 use crate::settings::{Settings, Shard};
 use postern_proto::keys::{PresharedKey, PrivateKey, PublicKey};
 use postern_proto::now::{Mono, Now, Wall};
@@ -83,8 +86,8 @@ pub struct Gateway {
     /// Packets to the control API that nobody took yet.
     control: Vec<ControlPacket>,
     counters: Counters,
-    /// Verdicts by rule of the policy in force; merged into `counters` by name.
-    rule_counts: Vec<crate::counters::RuleCount>,
+    /// Verdicts by rule of the policy in force.
+    rule_counts: RuleCounts,
     /// Flows opened, to number the next one.
     opened: u64,
     /// The smallest MTU that any device ever had here: what is smaller needs no look-up.
@@ -97,7 +100,7 @@ impl Gateway {
     /// A gateway that knows no device yet.
     #[must_use]
     pub fn new(settings: Settings, key: &PrivateKey, policy: Arc<Policy>, now: Now) -> Self {
-        let mut gateway = Gateway {
+        Gateway {
             peers: Peers::new(
                 key.clone(),
                 settings.shard.index,
@@ -109,7 +112,8 @@ impl Gateway {
             hints: Watches::default(),
             denials: Denials::default(),
             policy_hash: policy.hash().full().into(),
-            policy: Arc::clone(&policy),
+            rule_counts: RuleCounts::new(Arc::clone(&policy)),
+            policy,
             policy_generation: 1,
             sweep: None,
             due: BTreeSet::new(),
@@ -123,14 +127,11 @@ impl Gateway {
             log: log::Log::new(&settings),
             control: Vec::new(),
             counters: Counters::default(),
-            rule_counts: Vec::new(),
             opened: 0,
             least_mtu: settings.mtu,
             answer: [0; REPLY_ROOM],
             settings,
-        };
-        gateway.reset_rule_counts();
-        gateway
+        }
     }
 
     /// Takes a device in. With an endpoint, where it was last seen, the gateway begins the
@@ -157,6 +158,8 @@ impl Gateway {
             self.peers.keep_to_one_place(peer);
         }
         self.devices.add(peer, device, now.wall);
+        // Where it was last, until it is heard.
+        self.note_place(peer);
         self.watch(peer, now);
         if endpoint.is_some() {
             self.peers.initiate(peer, out, now);
@@ -272,12 +275,16 @@ impl Gateway {
         self.log.made()
     }
 
-    /// All counters, rules by name.
+    /// All counters but those of rules.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let mut counters = self.counters.clone();
-        self.merge_rule_counts(&mut counters);
-        counters
+        self.counters.clone()
+    }
+
+    /// What each rule decided.
+    #[must_use]
+    pub fn rule_counts(&self) -> &RuleCounts {
+        &self.rule_counts
     }
 
     /// Flows that ended for `reason` so far.

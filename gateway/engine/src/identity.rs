@@ -58,6 +58,11 @@ pub struct Who {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-present" = "when a login is in force"))]
     pub session: Option<Arc<str>>,
+    /// Names how the device stood when it was judged: what `policy explain` and `policy plan` find
+    /// it by. The store keeps it as long as the log keeps records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "for devices that are enrolled"))]
+    pub facts: Option<Arc<str>>,
     /// When that login was.
     #[serde(skip)]
     #[schemars(skip)]
@@ -122,13 +127,27 @@ impl DeviceState {
         }
     }
 
-    /// Takes over what may change: the user, the groups, how it stands.
+    /// Takes over what may change: the user, the groups, how it stands. Where it is, the engine
+    /// knows first.
     pub(crate) fn update(&mut self, device: Device, now: Wall) {
+        let outer = self.device.standing.outer;
         self.device.user = device.user;
         self.device.groups = device.groups;
         self.device.standing = device.standing;
+        self.device.standing.outer = outer;
         self.subject = subject(&self.device);
         self.refresh(now);
+    }
+
+    /// It was heard from another address. The policy in force must be asked anew if it `asks` for
+    /// that.
+    pub(crate) fn moved(&mut self, to: IpAddr, asks: bool) {
+        self.device.standing.outer = Some(to);
+        self.subject.standing.outer = Some(to);
+        if asks {
+            self.index = None;
+            self.watched_for = None;
+        }
     }
 
     /// What time alone has changed since.
@@ -181,6 +200,7 @@ fn who(device: &Device, groups: &[String], now: Wall) -> Who {
         device_key: Some(device.key.fingerprint()),
         issuer: session.and_then(|session| session.issuer.clone()),
         session: session.map(|session| session.id.clone()),
+        facts: device.standing.facts.clone(),
         session_since: session.map(|session| session.since),
     }
 }

@@ -29,6 +29,7 @@ pub mod policy;
 pub mod posture;
 pub mod rate;
 pub mod record;
+pub mod rule_counts;
 pub mod settings;
 pub mod standing;
 pub mod words;

@@ -1,6 +1,6 @@
 //! One record of every attempt: when it opens, when it ends, and when it is refused.
 //!
-//! The closing record stands by itself. Fields are stable: schema 3.
+//! The closing record stands by itself. Fields are stable: schema 4.
 
 use crate::flow::tcp::TcpState;
 use crate::identity::Who;
@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Version of the record's fields.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// One line of the flow log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -44,6 +44,12 @@ pub struct Record {
     pub rule: String,
     /// SHA-256 of the text of the policy that decided.
     pub policy: Arc<str>,
+    /// What rules that are not in force would have decided.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+    /// The grant that allows it.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Arc<Granted>>,
     /// Who asked.
     #[serde(flatten)]
     pub who: Arc<Who>,
@@ -85,6 +91,36 @@ pub struct Record {
     /// What depends on the state.
     #[serde(flatten)]
     pub detail: Detail,
+}
+
+/// What the policy would have decided with its rules in `mode: shadow` in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Shadow {
+    /// What the rule in `shadow_rule` would have decided, were it in force.
+    #[serde(rename = "shadow_verdict")]
+    #[schemars(extend("x-present" = "when a rule in `mode: shadow` would have decided"))]
+    pub verdict: Decision,
+    /// The rule in `mode: shadow` that would have decided.
+    #[serde(rename = "shadow_rule")]
+    #[schemars(extend("x-present" = "with `shadow_verdict`"))]
+    pub rule: String,
+}
+
+/// A grant: `rule` is the entry of `grants:` that it rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Granted {
+    /// Names the grant that allows it, as in `grant list`.
+    #[serde(rename = "grant")]
+    #[schemars(extend("x-present" = "open, closed; when a grant allows it"))]
+    pub id: Arc<str>,
+    /// Why it was asked for, in the words of who asked.
+    #[serde(rename = "grant_reason", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-present" = "with `grant`, while `privacy` keeps users"))]
+    pub reason: Option<Arc<str>>,
+    /// Nobody approved the grant.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-present" = "with `grant`, when true"))]
+    pub break_glass: bool,
 }
 
 /// Checks by name, at most as many as a rule may ask for.
@@ -314,7 +350,7 @@ pub enum CloseReason {
     Posture,
     /// The device was revoked, its approval was withdrawn, or its user was disabled.
     Revoked,
-    /// Reserved: the grant ended.
+    /// The grant that allowed it ended or was revoked.
     GrantEnded,
     /// An admin cut it.
     Killed,

@@ -34,6 +34,14 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The grant with this id, if it is in force at `now`.
+    #[must_use]
+    pub fn grant_at(&self, id: &str, now: Wall) -> Option<&Grant> {
+        self.grants
+            .iter()
+            .find(|grant| *grant.id == *id && grant.since <= now && now < grant.until)
+    }
+
     /// Why the device reaches no target at `now`, whatever the policy says.
     #[must_use]
     pub fn obstacle(&self, now: Wall) -> Option<DropReason> {

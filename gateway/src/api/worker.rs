@@ -40,6 +40,12 @@ pub struct WorkerSnapshot {
     pub generation: u64,
     /// Attempts by verdict and rule since start. Rules of former policies may be dropped.
     pub verdicts: Vec<VerdictCount>,
+    /// Attempts that rules in `mode: shadow` would have decided, since start.
+    #[serde(default)]
+    pub shadows: Vec<ShadowCount>,
+    /// Flows opened under grants that nobody had approved, since start.
+    #[serde(default)]
+    pub break_glass_flows: u64,
     /// Inner traffic that was forwarded.
     pub traffic: Traffic,
     /// Packets dropped, by [`postern_proto::fate::DropReason`] text.
@@ -93,6 +99,19 @@ pub struct VerdictCount {
     pub rule: String,
     /// So many.
     pub flows: u64,
+}
+
+/// Attempts that a rule in `mode: shadow` would have decided, with one outcome.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShadowCount {
+    /// Name of the rule.
+    pub rule: String,
+    /// What it would have decided: `allow` or `deny`.
+    pub verdict: String,
+    /// What happened: `allow` or `deny`.
+    pub live: String,
+    /// So many.
+    pub attempts: u64,
 }
 
 /// Forwarded traffic.

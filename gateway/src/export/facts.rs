@@ -31,6 +31,10 @@ pub(super) struct Facts<'a> {
     #[serde(borrow, default)]
     deny_reason: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    shadow_verdict: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    grant: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     action: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) outcome: Option<Cow<'a, str>>,
@@ -62,6 +66,8 @@ impl<'a> Facts<'a> {
             ("target", &self.target),
             ("close_reason", &self.close_reason),
             ("deny_reason", &self.deny_reason),
+            ("shadow_verdict", &self.shadow_verdict),
+            ("grant", &self.grant),
             ("action", &self.action),
             ("outcome", &self.outcome),
         ]

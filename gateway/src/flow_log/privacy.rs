@@ -104,6 +104,12 @@ impl Redactor {
             return;
         }
         record.who = self.who(&record.who);
+        // The words of a user, who may name anybody in them.
+        if self.config.user != Treatment::Keep
+            && let Some(grant) = &mut record.grant
+        {
+            Arc::make_mut(grant).reason = None;
+        }
         record.client_outer = record
             .client_outer
             .take()
@@ -149,6 +155,9 @@ impl Redactor {
                 Some(treated) => fields.insert(field.to_owned(), treated.into_owned().into()),
                 None => fields.remove(field),
             };
+        }
+        if self.config.user != Treatment::Keep {
+            fields.remove("grant_reason");
         }
         serde_json::to_vec(&fields).unwrap_or(record)
     }

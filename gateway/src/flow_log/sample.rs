@@ -12,7 +12,7 @@ use crate::audit::{Action, Actor, AuditEvent, AuditLine, Object, Outcome};
 use postern_engine::gateway::Gateway;
 use postern_engine::identity::Device;
 use postern_engine::policy::Policy;
-use postern_engine::record::{App, Detail, Egress, Hints, Record};
+use postern_engine::record::{App, Decision, Detail, Egress, Granted, Hints, Record, Shadow};
 use postern_engine::settings::{Limits, OnLogFailure, Settings, Shard};
 use postern_engine::standing::{Reported, Session, Standing};
 use postern_proto::ecn::Ecn;
@@ -119,6 +119,7 @@ pub(super) fn records() -> Vec<Record> {
     let mut records = world.gateway.take_records();
     let mut hints = hints().into_iter();
     for record in &mut records {
+        decorate(record);
         if let Detail::Closed(closed) = &mut record.detail {
             closed.hints = hints.next().map(Box::new);
         }
@@ -131,6 +132,36 @@ pub(super) fn records() -> Vec<Record> {
         }
     }
     records
+}
+
+/// What a policy with grants and rules in `mode: shadow` would add.
+fn decorate(record: &mut Record) {
+    let flow = match &record.detail {
+        Detail::Open(open) => open.flow,
+        Detail::Closed(closed) => closed.flow,
+        Detail::Denied(denied) => {
+            if denied.nearest_rule.as_deref() == Some("deploy") {
+                record.shadow = Some(would(Decision::Allow, "everybody deploys"));
+            }
+            return;
+        }
+    };
+    if flow == 1 {
+        record.rule = "nodes in an emergency".to_owned();
+        record.grant = Some(Arc::new(Granted {
+            id: "g4t7m2qx".into(),
+            reason: Some("INC-42: ana restarts the API server".into()),
+            break_glass: true,
+        }));
+        record.shadow = Some(would(Decision::Deny, "no more kubectl"));
+    }
+}
+
+fn would(verdict: Decision, rule: &str) -> Shadow {
+    Shadow {
+        verdict,
+        rule: rule.to_owned(),
+    }
 }
 
 fn hints() -> [Hints; 2] {

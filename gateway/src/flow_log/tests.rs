@@ -28,6 +28,8 @@ fn record(worker: u8, seq: u64, state: State, detail: Detail) -> Record {
         verdict: Decision::Allow,
         rule: "a rule".into(),
         policy: "9f2b".into(),
+        shadow: None,
+        grant: None,
         who: Arc::new(Who {
             user: Some("ana@example.com".into()),
             groups: vec!["sre".into()],

@@ -66,6 +66,27 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
                 .collect(),
         ),
         counter(
+            "postern_shadow_verdicts_total",
+            "Attempts that a rule in `mode: shadow` would have decided: how, and what happened.",
+            worker
+                .shadows
+                .iter()
+                .map(|s| {
+                    let labels = vec![
+                        ("rule", s.rule.as_str()),
+                        ("verdict", s.verdict.as_str()),
+                        ("live", s.live.as_str()),
+                    ];
+                    (labels, s.attempts)
+                })
+                .collect(),
+        ),
+        counter(
+            "postern_break_glass_flows_total",
+            "Flows opened under a grant that nobody had approved.",
+            vec![(Vec::new(), worker.break_glass_flows)],
+        ),
+        counter(
             "postern_bytes_total",
             "Inner bytes forwarded.",
             both_ways(traffic.bytes_out, traffic.bytes_in),

@@ -1,6 +1,6 @@
 //! One state out of those of all threads. Every field is named, so that none is forgotten.
 
-use crate::api::{HistogramView, QueueView, Traffic, VerdictCount, WorkerSnapshot};
+use crate::api::{HistogramView, QueueView, ShadowCount, Traffic, VerdictCount, WorkerSnapshot};
 use crate::front_door::DoorCounts;
 use postern_io::{fair, offload};
 use postern_proto::fate::DropReason;
@@ -36,6 +36,8 @@ fn add(left: WorkerSnapshot, right: WorkerSnapshot) -> WorkerSnapshot {
         taken_ms,
         generation,
         verdicts,
+        shadows,
+        break_glass_flows,
         traffic,
         drops,
         handshakes,
@@ -55,6 +57,8 @@ fn add(left: WorkerSnapshot, right: WorkerSnapshot) -> WorkerSnapshot {
         taken_ms: left.taken_ms.max(taken_ms),
         generation: left.generation.min(generation),
         verdicts: add_verdicts(left.verdicts, verdicts),
+        shadows: add_shadows(left.shadows, shadows),
+        break_glass_flows: left.break_glass_flows + break_glass_flows,
         traffic: add_traffic(left.traffic, traffic),
         drops: add_counts(left.drops, drops),
         handshakes: add_counts(left.handshakes, handshakes),
@@ -81,6 +85,23 @@ fn add_verdicts(left: Vec<VerdictCount>, right: Vec<VerdictCount>) -> Vec<Verdic
             verdict,
             rule,
             flows,
+        })
+        .collect()
+}
+
+/// Ordered by rule.
+fn add_shadows(left: Vec<ShadowCount>, right: Vec<ShadowCount>) -> Vec<ShadowCount> {
+    let mut sums: BTreeMap<(String, String, String), u64> = BTreeMap::new();
+    for count in left.into_iter().chain(right) {
+        let key = (count.rule, count.verdict, count.live);
+        *sums.entry(key).or_default() += count.attempts;
+    }
+    sums.into_iter()
+        .map(|((rule, verdict, live), attempts)| ShadowCount {
+            rule,
+            verdict,
+            live,
+            attempts,
         })
         .collect()
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::{HistogramView, QueueView, VerdictCount, WorkerView};
+use crate::api::{HistogramView, QueueView, ShadowCount, VerdictCount, WorkerView};
 use crate::fake_worker::{FakeWorker, door, door_of};
 use crate::front_door::{DoorCounts, DoorSockets, FrontDoor};
 use crate::init::FIRST_POLICY;
@@ -173,6 +173,13 @@ fn a_snapshot_is_the_sum_of_all_threads() {
             generation: 3 + u64::from(worker),
             open_flows: flows,
             verdicts,
+            shadows: vec![ShadowCount {
+                rule: "tighter".into(),
+                verdict: "deny".into(),
+                live: "allow".into(),
+                attempts: flows,
+            }],
+            break_glass_flows: flows,
             drops: [("policy".to_owned(), flows)].into(),
             queues: vec![QueueView {
                 queue: "flows".into(),
@@ -226,6 +233,8 @@ fn a_snapshot_is_the_sum_of_all_threads() {
             verdict("deny", "c", 2)
         ]
     );
+    let shadows: Vec<u64> = all.shadows.iter().map(|one| one.attempts).collect();
+    assert_eq!((shadows, all.break_glass_flows), (vec![7], 7));
     let drops: Vec<_> = all.drops.iter().map(|(r, n)| (r.as_str(), *n)).collect();
     assert_eq!(
         drops,

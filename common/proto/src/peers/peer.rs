@@ -180,7 +180,7 @@ impl Peer {
 
     fn moved(&mut self, from: Endpoint) -> bool {
         let before = self.endpoint.replace(from);
-        before.is_some_and(|before| before.remote != from.remote)
+        before.is_none_or(|before| before.remote != from.remote)
     }
 
     pub(super) fn run_timers<O: Outbox + ?Sized>(

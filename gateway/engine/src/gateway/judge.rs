@@ -1,15 +1,15 @@
 //! A verdict for a new flow, and what a refusal brings with it: its record, its answer, its
 //! notice to the client.
 
-use super::Gateway;
 use super::road_in::Fate;
+use super::{Gateway, log};
 use crate::denials::{Attempt, Noted, Why};
 use crate::flow::tcp::{TcpState, TcpTrack};
-use crate::flow::{Flow, Slot};
+use crate::flow::{Flow, Shadowed, Slot};
 use crate::hint::Hint;
 use crate::identity::DeviceState;
 use crate::policy::{DEFAULT_RULE, Policy, RuleId, Subject, SubjectIndex, Tuple, Verdict};
-use crate::record::{CheckResult, CloseReason, Posture};
+use crate::record::{CheckResult, CloseReason, Granted, Posture};
 use crate::settings::OnLogFailure;
 use crate::standing::Session;
 use crate::words::{Name, Words};
@@ -52,10 +52,12 @@ impl Gateway {
         self.counters
             .verdict
             .observe((self.settings.stopwatch)().saturating_sub(start));
-        self.count_verdict(&verdict);
         self.watch(peer, now);
         let who = self.devices.get(peer).map(|device| device.who.clone());
-        let reason = match self.obstacle(peer, &key, &verdict, tcp.as_ref(), now) {
+        let obstacle = self.obstacle(peer, &key, &verdict, tcp.as_ref(), now);
+        let shadow = self.would_decide(peer, &key, obstacle, now);
+        self.count_verdict(&verdict, shadow, obstacle.is_none());
+        let reason = match obstacle {
             None => {
                 let who = who.unwrap_or_default();
                 let slot = self.flows.insert(Flow {
@@ -66,6 +68,8 @@ impl Gateway {
                     target: verdict.target(),
                     policy: Arc::clone(&self.policy),
                     policy_hash: Arc::clone(&self.policy_hash),
+                    shadow,
+                    grant: self.granted(peer, &verdict),
                     who,
                     judged_at: self.policy_generation,
                     started: now,
@@ -81,6 +85,12 @@ impl Gateway {
                 });
                 self.opened += 1;
                 self.counters.flows_opened += 1;
+                self.counters.break_glass_flows += u64::from(
+                    self.flows
+                        .get(slot)
+                        .and_then(|flow| flow.grant.as_ref())
+                        .is_some_and(|grant| grant.break_glass),
+                );
                 if let Some(device) = self.devices.get_mut(peer) {
                     device.flows += 1;
                     device.half_open += usize::from(is_half_open(tcp.as_ref()));
@@ -91,8 +101,45 @@ impl Gateway {
             Some(DropReason::Policy) if resumed => DropReason::NoFlow,
             Some(reason) => reason,
         };
-        let notice = self.deny(Attempt::of(peer, &key, reason), now);
+        let attempt = Attempt {
+            shadow,
+            ..Attempt::of(peer, &key, reason)
+        };
+        let notice = self.deny(attempt, now);
         Err(Refusal { reason, notice })
+    }
+
+    /// What the rules in `mode: shadow` would have decided, where the policy has a say at all.
+    fn would_decide(
+        &mut self,
+        peer: PeerId,
+        key: &FlowKey,
+        obstacle: Option<DropReason>,
+        now: Now,
+    ) -> Option<Shadowed> {
+        if obstacle
+            .is_some_and(|reason| is_standing(reason) || reason == DropReason::DeviceToDevice)
+        {
+            return None;
+        }
+        let index = self
+            .devices
+            .get_mut(peer)?
+            .index(&self.policy, self.policy_generation);
+        shadowed(&self.policy, index, &tuple(key), now.wall)
+    }
+
+    /// The grant that `verdict` rests on.
+    fn granted(&self, peer: PeerId, verdict: &Verdict) -> Option<Arc<Granted>> {
+        granted(self.devices.get(peer)?, verdict)
+    }
+
+    fn count_verdict(&mut self, verdict: &Verdict, shadow: Option<Shadowed>, opens: bool) {
+        self.rule_counts.count(verdict.rule(), verdict.allows());
+        if let Some(would) = shadow {
+            self.rule_counts
+                .count_shadow(would.rule, would.allow, opens);
+        }
     }
 
     /// The verdict of the policy. Who is held is nobody to it.
@@ -163,11 +210,13 @@ impl Gateway {
         let key = FlowKey::new(attempt.protocol, attempt.source, attempt.destination);
         let noted = self.denials.note(attempt, &device.who, now, || {
             let to = tuple(&key);
+            let shadow = attempt.shadow.map(|would| log::shadow(&self.policy, would));
             let own = own_words(attempt.reason, device, now.wall);
             if is_standing(attempt.reason) {
                 return Why {
                     rule: DEFAULT_RULE.to_owned(),
                     policy: Arc::clone(&self.policy_hash),
+                    shadow,
                     condition: own,
                     nearest: None,
                     target: self.policy.target_at(&to).map(str::to_owned),
@@ -192,6 +241,7 @@ impl Gateway {
                 posture,
                 rule: explained.rule,
                 policy: Arc::clone(&self.policy_hash),
+                shadow,
                 condition,
                 nearest,
                 // A refusal has its target too, for whoever asks what was tried at it.
@@ -371,46 +421,6 @@ impl Gateway {
             None => {}
         }
     }
-
-    fn count_verdict(&mut self, verdict: &Verdict) {
-        let place = match verdict.rule() {
-            RuleId::Rule(rule) => rule as usize,
-            RuleId::Grant(_) | RuleId::Default => self.rule_counts.len().saturating_sub(1),
-        };
-        if let Some(count) = self.rule_counts.get_mut(place) {
-            if verdict.allows() {
-                count.allowed += 1
-            } else {
-                count.denied += 1
-            }
-        }
-    }
-
-    /// One count for each rule, the default last.
-    pub(super) fn reset_rule_counts(&mut self) {
-        let names = self
-            .policy
-            .rule_names()
-            .filter(|(id, _)| *id != RuleId::Default)
-            .count();
-        self.rule_counts = vec![crate::counters::RuleCount::default(); names + 1];
-    }
-
-    pub(super) fn merge_rule_counts(&self, into: &mut crate::counters::Counters) {
-        let last = self.rule_counts.len().saturating_sub(1);
-        for (place, count) in self.rule_counts.iter().enumerate() {
-            let id = match u32::try_from(place) {
-                Ok(rule) if place < last => RuleId::Rule(rule),
-                Ok(_) | Err(_) => RuleId::Default,
-            };
-            let total = into
-                .rules
-                .entry(self.policy.rule_name(id).to_owned())
-                .or_default();
-            total.allowed += count.allowed;
-            total.denied += count.denied;
-        }
-    }
 }
 
 /// Reasons that say how the device stands; the policy was not asked.
@@ -505,6 +515,30 @@ pub(super) fn posture(
     Some(Box::new(
         policy.posture_of(rule, &index, now).map(of).collect(),
     ))
+}
+
+/// What the rules of `policy` in `mode: shadow` would have decided.
+pub(super) fn shadowed(
+    policy: &Policy,
+    who: &SubjectIndex,
+    to: &Tuple,
+    now: Wall,
+) -> Option<Shadowed> {
+    let would = policy.shadow(who, to, now)?;
+    Some(Shadowed {
+        rule: would.rule(),
+        allow: would.allows(),
+    })
+}
+
+/// The grant that `verdict` rests on, as records name it.
+pub(super) fn granted(device: &DeviceState, verdict: &Verdict) -> Option<Arc<Granted>> {
+    let grant = device.subject.standing.grants.get(verdict.grant()?)?;
+    Some(Arc::new(Granted {
+        id: Arc::clone(&grant.id),
+        reason: Some(Arc::clone(&grant.reason)),
+        break_glass: grant.break_glass,
+    }))
 }
 
 pub(super) fn tuple(key: &FlowKey) -> Tuple {

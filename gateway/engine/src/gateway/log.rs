@@ -3,10 +3,12 @@
 use super::Gateway;
 use super::judge::posture;
 use crate::denials::Window;
-use crate::flow::{Flow, Slot};
+use crate::flow::{Flow, Shadowed, Slot};
 use crate::identity::{Devices, Who};
+use crate::policy::Policy;
 use crate::record::{
-    CloseReason, Closed, Decision, Denied, Detail, Kind, Opened, Outer, Record, SCHEMA, State,
+    CloseReason, Closed, Decision, Denied, Detail, Kind, Opened, Outer, Record, SCHEMA, Shadow,
+    State,
 };
 use crate::settings::Settings;
 use crate::words::Words;
@@ -122,6 +124,8 @@ impl Gateway {
             verdict: Decision::Deny,
             rule: window.why.rule,
             policy: window.why.policy,
+            shadow: window.why.shadow,
+            grant: None,
             session_age_s: session_age(&window.who, now),
             posture: window.why.posture,
             who: window.who,
@@ -195,6 +199,8 @@ fn flow_record(
         verdict: Decision::Allow,
         rule: flow.policy.rule_name(flow.rule).to_owned(),
         policy: flow.policy_hash.clone(),
+        shadow: flow.shadow.map(|would| shadow(&flow.policy, would)),
+        grant: flow.grant.clone(),
         session_age_s: session_age(&flow.who, now),
         posture: devices
             .get(flow.peer)
@@ -211,6 +217,17 @@ fn flow_record(
             .map(|target| flow.policy.target_name(target).to_owned()),
         egress: None,
         detail,
+    }
+}
+
+pub(super) fn shadow(policy: &Policy, would: Shadowed) -> Shadow {
+    Shadow {
+        verdict: if would.allow {
+            Decision::Allow
+        } else {
+            Decision::Deny
+        },
+        rule: policy.rule_name(would.rule).to_owned(),
     }
 }
 

@@ -3,12 +3,12 @@
 //! is judged with its next one; a sweep in slices reaches the silent ones, so that a large table
 //! never stops the packets of others.
 
-use super::judge::{own_words, tuple};
+use super::judge::{granted, own_words, shadowed, tuple};
 use super::{Gateway, SLICE};
 use crate::flow::{CUT_MEMORY, Flow, Slot};
 use crate::identity::{Device, DeviceState};
 use crate::policy::{Condition, Policy};
-use crate::record::CloseReason;
+use crate::record::{CloseReason, Granted};
 use crate::words::Words;
 use postern_proto::control::Message;
 use postern_proto::fate::DropReason;
@@ -37,17 +37,9 @@ impl Gateway {
     /// Puts another policy in force. `changed` is when the change was noticed: the time from
     /// there to the last forwarded byte of a flow that it ends is measured.
     pub fn set_policy(&mut self, policy: Arc<Policy>, changed: Mono) {
-        let mut counters = std::mem::take(&mut self.counters);
-        self.merge_rule_counts(&mut counters);
-        let stays: std::collections::BTreeSet<&str> =
-            policy.rule_names().map(|(_, name)| name).collect();
-        counters
-            .rules
-            .retain(|name, _| stays.contains(name.as_str()));
-        self.counters = counters;
+        self.rule_counts.follow(Arc::clone(&policy));
         self.policy_hash = policy.hash().full().into();
         self.policy = policy;
-        self.reset_rule_counts();
         self.policy_generation += 1;
         self.sweep = Some(Sweep { cursor: 0, changed });
     }
@@ -126,8 +118,10 @@ impl Gateway {
                 CloseReason::Revoked
             });
         }
+        let to = tuple(&flow.key);
         let index = device.index(&self.policy, self.policy_generation);
-        let verdict = self.policy.judge(index, &tuple(&flow.key), now.wall);
+        let verdict = self.policy.judge(index, &to, now.wall);
+        let shadow = shadowed(&self.policy, index, &to, now.wall);
         if !verdict.allows() {
             return Err(CloseReason::Policy);
         }
@@ -135,6 +129,8 @@ impl Gateway {
         flow.target = verdict.target();
         flow.policy = Arc::clone(&self.policy);
         flow.policy_hash = Arc::clone(&self.policy_hash);
+        flow.shadow = shadow;
+        flow.grant = granted(device, &verdict);
         flow.who = Arc::clone(&device.who);
         flow.judged_at = self.policy_generation;
         Ok(())
@@ -155,6 +151,15 @@ impl Gateway {
         let lives = device.device.standing.session_at(now.wall).is_some();
         if flow.who.session.is_some() && !lives {
             return CloseReason::Session;
+        }
+        if let Some(grant) = &flow.grant
+            && device
+                .device
+                .standing
+                .grant_at(&grant.id, now.wall)
+                .is_none()
+        {
+            return CloseReason::GrantEnded;
         }
         let who = flow.policy.index(&device.subject);
         match flow.policy.lost(flow.rule, &who, now.wall) {
@@ -273,6 +278,10 @@ impl Gateway {
             device.half_open = device.half_open.saturating_sub(usize::from(half_open));
         }
         let rule = self.write_cut_record(slot, reason, now);
+        if let Some(flow) = self.flows.get_mut(slot) {
+            // Its record is final: it shall not keep a former policy in memory.
+            flow.policy = Arc::clone(&self.policy);
+        }
         self.flows.hasten(slot);
 
         if !self.tell_cut(slot, out, now) {
@@ -349,6 +358,8 @@ impl Gateway {
             };
             if let Some(held) = device.device.standing.obstacle(now.wall) {
                 condition = own_words(held, device, now.wall);
+            } else if reason == CloseReason::GrantEnded {
+                condition = flow.grant.as_ref().map(|grant| ended(grant, device, now));
             } else if by_facts {
                 let explained = self
                     .policy
@@ -364,6 +375,23 @@ impl Gateway {
         self.record_closed(slot, reason, condition, now);
         rule
     }
+}
+
+fn ended(grant: &Granted, device: &DeviceState, now: Now) -> Words {
+    let grants = &device.device.standing.grants;
+    let known = grants.iter().find(|known| known.id == grant.id);
+    let over = known.filter(|known| known.until <= now.wall);
+    let mut words = Words::default();
+    match over {
+        Some(over) => words.say(&format!(
+            "the grant {} ended at {}; run `postern request {}`",
+            grant.id,
+            over.until.rfc3339(),
+            over.target
+        )),
+        None => words.say(&format!("the grant {} was revoked", grant.id)),
+    };
+    words
 }
 
 fn notice(key: &FlowKey, reason: CloseReason, rule: String) -> Message {

@@ -70,21 +70,36 @@ impl Gateway {
 
     fn take_in(&mut self, inbound: Inbound, out: &mut impl Outbox, now: Now) {
         match inbound {
-            Inbound::Packet { peer, len, .. } => {
+            Inbound::Packet { peer, len, roamed } => {
                 let peer = self.key_in_use(peer, now);
+                let moved = roamed && self.note_place(peer);
                 self.take_packet(peer, len, out, now);
+                if moved {
+                    self.judge_moved(peer, out, now);
+                }
                 self.tell_untold(peer, out, now);
             }
             // Answers, keepalives and cookies are the tunnel's own affair; it counts them.
-            Inbound::Control { what, peer, .. } => {
+            Inbound::Control { what, peer, roamed } => {
                 if let Some(mut peer) = peer {
                     if matches!(what, Control::Keepalive | Control::Established) {
                         peer = self.key_in_use(peer, now);
                     }
+                    if roamed && self.note_place(peer) {
+                        self.judge_moved(peer, out, now);
+                    }
                     self.tell_untold(peer, out, now);
                 }
             }
-            Inbound::Dropped { reason, .. } => self.count_drop(reason),
+            Inbound::Dropped { reason, peer } => {
+                self.count_drop(reason);
+                // A packet may be authentic and go no further all the same.
+                if let Some(peer) = peer
+                    && self.note_place(peer)
+                {
+                    self.judge_moved(peer, out, now);
+                }
+            }
         }
     }
 

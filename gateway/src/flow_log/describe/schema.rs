@@ -29,6 +29,15 @@ const UNSEEN: [&str; 9] = [
     "app",
 ];
 
+/// What only an allowed attempt has.
+const GRANTED: [&str; 5] = [
+    "egress_address",
+    "egress_port",
+    "grant",
+    "grant_reason",
+    "break_glass",
+];
+
 /// Every line of the log.
 pub(super) fn lines() -> Value {
     let kinds = kinds().into_iter().map(|(name, fields)| {
@@ -92,8 +101,9 @@ pub(super) fn kinds() -> Vec<(String, Fields)> {
             }
         });
     let mut denied = joined(&base, &detail::<Denied>(), "state", "denied");
-    denied.properties.remove("egress_address");
-    denied.properties.remove("egress_port");
+    for field in GRANTED {
+        denied.properties.remove(field);
+    }
     kinds.push(("denied".to_owned(), denied));
 
     let audit = of::<AuditLine>();

@@ -20,6 +20,8 @@ fn record(port: u16, state: State, detail: Detail) -> Record {
         verdict: Decision::Allow,
         rule: "ssh".to_owned(),
         policy: "0".into(),
+        shadow: None,
+        grant: None,
         who: Arc::new(Who {
             user: None,
             groups: Vec::new(),

@@ -7,7 +7,7 @@ fn json(event: Event) -> String {
     let event = LogEvent::new(&"gw".into(), &"4".into(), TO, event);
     let line = serde_json::to_string(&event).expect("encodes");
     line.strip_prefix(
-        r#"{"schema":3,"kind":"log","gateway":"gw","boot":"4","time":"2026-11-22T05:00:44.000Z","#,
+        r#"{"schema":4,"kind":"log","gateway":"gw","boot":"4","time":"2026-11-22T05:00:44.000Z","#,
     )
     .unwrap_or_else(|| panic!("the common fields come first: {line}"))
     .to_owned()

@@ -48,6 +48,14 @@ impl World {
                 standing: Standing {
                     session: user.map(|_| login()),
                     reported: user.map(|_| report()),
+                    facts: Some(
+                        if n == 0 {
+                            "5d0fc91a3b7e2248"
+                        } else {
+                            "a81e6c05f3924b7d"
+                        }
+                        .into(),
+                    ),
                     ..Standing::default()
                 },
             };

@@ -273,7 +273,7 @@ fn records_say_which_login() {
     assert_eq!(opened["session"], "s1");
     assert_eq!(opened["issuer"], "https://idp.example.com");
     assert_eq!(opened["session_age_s"], 60);
-    assert_eq!(opened["schema"], 3);
+    assert_eq!(opened["schema"], 4);
     assert!(opened.get("session_since").is_none());
 }
 
