@@ -5,6 +5,7 @@
 mod devices;
 mod identity;
 mod log;
+mod names;
 mod select;
 mod worker;
 
@@ -13,6 +14,7 @@ pub use identity::{
     AttributeView, InvitationView, Invite, Invited, LoginView, SetAttribute, UserView,
 };
 pub use log::{AuditCount, AuditStatus, ExporterStatus, FlowLogStatus, FlowsWaiting};
+pub use names::NameView;
 pub use select::{BadDestination, Destination, FlowFilter};
 pub use worker::{PeerView, ShadowCount, Traffic, VerdictCount, WorkerSnapshot, WorkerView};
 
@@ -134,6 +136,9 @@ pub struct Status {
     /// Ways to log in that do not work now, and why.
     #[serde(default)]
     pub login_errors: Vec<String>,
+    /// What the names of the policy mean.
+    #[serde(default)]
+    pub names: Vec<NameView>,
     /// Counters and peers.
     pub worker: WorkerSnapshot,
 }

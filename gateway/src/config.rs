@@ -6,6 +6,7 @@ mod identity;
 mod login;
 mod prove;
 mod raw;
+mod resolver;
 pub(crate) mod units;
 
 pub use flow_log::{
@@ -14,6 +15,8 @@ pub use flow_log::{
 };
 
 pub use identity::{KeysConfig, PostureConfig, SessionConfig};
+
+pub use resolver::{MAX_SERVERS, ResolverConfig};
 
 pub use login::{EmailConfig, EmailTls, LoginConfig, ProviderConfig, UserClaim};
 
@@ -83,6 +86,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How users prove who they are.
     pub login: LoginConfig,
+    /// Who says what the names of targets mean.
+    pub resolver: ResolverConfig,
 }
 
 /// What targets see as the source of a flow.
@@ -198,7 +203,7 @@ pub enum ConfigError {
 impl Config {
     /// Every field and whether a change of it takes effect in the running gateway. `policy` is
     /// the path: the content of the policy file is always live.
-    pub const FIELDS: [(&'static str, Effect); 26] = [
+    pub const FIELDS: [(&'static str, Effect); 27] = [
         ("endpoint", Effect::Live),
         ("include", Effect::Live),
         ("keepalive", Effect::Live),
@@ -207,6 +212,7 @@ impl Config {
         ("session", Effect::Live),
         ("posture", Effect::Live),
         ("keys", Effect::Live),
+        ("resolver", Effect::Live),
         ("name", Effect::Restart),
         ("mtu", Effect::Restart),
         ("listen_port", Effect::Restart),
@@ -286,6 +292,7 @@ impl Config {
             session: newer.session,
             posture: newer.posture,
             keys: newer.keys,
+            resolver: newer.resolver.clone(),
             ..self.clone()
         }
     }
@@ -306,6 +313,7 @@ impl Config {
             "session" => self.session != newer.session,
             "posture" => self.posture != newer.posture,
             "keys" => self.keys != newer.keys,
+            "resolver" => self.resolver != newer.resolver,
             "name" => self.name != newer.name,
             "mtu" => self.mtu != newer.mtu,
             "listen_port" => self.listen_port != newer.listen_port,

@@ -24,7 +24,7 @@ pub use guests::{MAX_GUEST_KEYS, guests};
 pub use who::Asker;
 
 use crate::api::{
-    CutView, ExplainRequest, Explained, FlowFilter, FlowView, MAX_FLOWS_LISTED, Status,
+    CutView, ExplainRequest, Explained, FlowFilter, FlowView, MAX_FLOWS_LISTED, NameView, Status,
     WorkerSnapshot,
 };
 use crate::device_api::Counts;
@@ -33,6 +33,7 @@ use crate::inside;
 use crate::live_config::LiveConfig;
 use crate::login::Logins;
 use crate::metrics::Facts;
+use crate::names::Names;
 use crate::policy_watch::PolicyKeeper;
 use crate::problem::Problem;
 use crate::store::{Sighting, Store, Terms};
@@ -73,6 +74,7 @@ pub struct Control {
     pub asked: Counts,
     /// The server that they ask.
     inside: Option<inside::Handle>,
+    names: Option<Names>,
     pub(crate) logins: Logins,
     boot: u64,
     public_key: PublicKey,
@@ -119,6 +121,7 @@ impl Control {
         Ok(Control {
             asked: Counts::default(),
             inside: None,
+            names: None,
             logins: Logins::new(parts.config.clone(), parts.log.audit()),
             config: parts.config,
             policy: parts.policy,
@@ -142,6 +145,25 @@ impl Control {
     pub fn with_inside(mut self, inside: inside::Handle) -> Control {
         self.inside = Some(inside);
         self
+    }
+
+    /// With what the names of targets mean.
+    #[must_use]
+    pub fn with_names(mut self, names: Names) -> Control {
+        self.names = Some(names);
+        self
+    }
+
+    /// Keeps policy and names together. Never returns.
+    pub async fn keep_names(&self) {
+        match &self.names {
+            Some(names) => names.keep(&self.policy).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn name_views(&self) -> Vec<NameView> {
+        self.names.as_ref().map(Names::views).unwrap_or_default()
     }
 
     /// Live flows that match, oldest first.
@@ -203,6 +225,7 @@ impl Control {
             needs_restart: file.needs_restart.clone(),
             config_errors: file.errors.clone(),
             login_errors: self.logins.problems(),
+            names: self.name_views(),
             worker: (*worker).clone(),
         }
     }
@@ -225,6 +248,7 @@ impl Control {
                 .unwrap_or_default(),
             sessions: self.store.count_sessions().await.ok(),
             asked: self.asked.view(),
+            names: self.name_views(),
         }
     }
 

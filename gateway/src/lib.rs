@@ -40,6 +40,7 @@ pub mod key_file;
 pub mod live_config;
 pub mod login;
 pub mod metrics;
+pub mod names;
 pub mod plane;
 pub mod policy_watch;
 pub mod pool;

@@ -3,7 +3,7 @@
 
 mod families;
 
-use crate::api::{FlowLogStatus, PolicyStatus, WorkerSnapshot};
+use crate::api::{FlowLogStatus, NameView, PolicyStatus, WorkerSnapshot};
 use crate::control::Control;
 use crate::device_api::CountsView;
 use crate::inside;
@@ -39,6 +39,8 @@ pub struct Facts {
     pub sessions: Option<u64>,
     /// What devices asked.
     pub asked: CountsView,
+    /// What the names of targets mean.
+    pub names: Vec<NameView>,
 }
 
 /// The registry with our one collector and the process's own metrics.

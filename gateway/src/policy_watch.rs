@@ -4,9 +4,10 @@ use crate::api::{PolicyStatus, Reloaded};
 use crate::audit::{Action, Actor, Audit, AuditEvent, Object, Outcome};
 use crate::file_stamp::Watched;
 use crate::key_file;
+use crate::names::Names;
 use crate::workers::Workers;
 use arc_swap::ArcSwap;
-use postern_engine::policy::Policy;
+use postern_engine::policy::{Answers, Policy};
 use postern_io::clock::Clock;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub struct PolicyKeeper {
     status: ArcSwap<PolicyStatus>,
     one_at_a_time: Mutex<()>,
     audit: Audit,
+    /// What names mean, and the text that is in force.
+    names: Option<(Names, ArcSwap<String>)>,
 }
 
 /// Why a policy file cannot be put in force.
@@ -51,20 +54,20 @@ pub fn load(path: &Path) -> Result<Policy, BadPolicy> {
 ///
 /// # Errors
 /// The file is bad and there is no last one.
-pub fn load_or_last(path: &Path, data_dir: &Path) -> Result<Policy, BadPolicy> {
+pub fn load_or_last(path: &Path, data_dir: &Path) -> Result<(String, Policy), BadPolicy> {
     let last = data_dir.join(LAST_GOOD);
     match read(path) {
         Ok((text, policy)) => {
             keep(&last, &text);
-            Ok(policy)
+            Ok((text, policy))
         }
-        Err(bad) => match load(&last) {
-            Ok(policy) => {
+        Err(bad) => match read(&last) {
+            Ok((text, policy)) => {
                 tracing::warn!(
                     in_force = short(&policy.hash().full()),
                     "starting with the last policy that was in force, because the file is refused"
                 );
-                Ok(policy)
+                Ok((text, policy))
             }
             Err(_) => Err(bad),
         },
@@ -131,6 +134,7 @@ impl PolicyKeeper {
             status: ArcSwap::from_pointee(status),
             one_at_a_time: Mutex::new(()),
             audit: Audit::default(),
+            names: None,
         }
     }
 
@@ -138,6 +142,13 @@ impl PolicyKeeper {
     #[must_use]
     pub fn with_audit(self, audit: Audit) -> Self {
         PolicyKeeper { audit, ..self }
+    }
+
+    /// Compiles with what names mean. `source` is the text of the policy in force.
+    #[must_use]
+    pub fn with_names(self, names: Names, source: String) -> Self {
+        let names = Some((names, ArcSwap::from_pointee(source)));
+        PolicyKeeper { names, ..self }
     }
 
     /// The policy in force.
@@ -215,6 +226,23 @@ impl PolicyKeeper {
         }
     }
 
+    /// Puts in force what names mean now. What is allowed no longer is cut when this returns.
+    ///
+    /// # Errors
+    /// The workers give no answer, in words.
+    pub async fn resolved(&self) -> Result<(), String> {
+        let Some((names, source)) = &self.names else {
+            return Ok(());
+        };
+        let _alone = self.one_at_a_time.lock().await;
+        let policy = compile(source.load_full(), names.answers()).await?;
+        let cut = self.workers.set_policy(policy.clone()).await;
+        let cut = cut.map_err(|error| error.to_string())?;
+        self.current.store(policy);
+        tracing::info!(cut = cut.flows, "targets are where their names say now");
+        Ok(())
+    }
+
     /// Reloads whenever the file changes. Never returns; drop it to stop.
     pub async fn watch(&self) {
         let mut file = Watched::new(&self.path);
@@ -231,7 +259,16 @@ impl PolicyKeeper {
         if hash == status.hash {
             return Ok((false, 0));
         }
-        let policy = Arc::new(policy);
+        let policy = match &self.names {
+            Some((names, _)) if !policy.names().is_empty() => {
+                names.prepare(&policy).await;
+                let source = Arc::new(text.clone());
+                compile(source, names.answers())
+                    .await
+                    .map_err(|error| vec![error])?
+            }
+            Some(_) | None => Arc::new(policy),
+        };
         let cut = self
             .workers
             .set_policy(policy.clone())
@@ -245,11 +282,24 @@ impl PolicyKeeper {
         );
         keep(&self.last, &text);
         self.current.store(policy);
+        if let Some((_, source)) = &self.names {
+            source.store(Arc::new(text));
+        }
         status.hash = hash;
         status.generation += 1;
         status.loaded = now();
         status.reloads_ok += 1;
         Ok((true, cut.flows))
+    }
+}
+
+/// Away from the thread that serves everybody else.
+pub(crate) async fn compile(source: Arc<String>, answers: Answers) -> Result<Arc<Policy>, String> {
+    let compiled = tokio::task::spawn_blocking(move || Policy::compile(&source, &answers)).await;
+    match compiled {
+        Ok(Ok(policy)) => Ok(Arc::new(policy)),
+        Ok(Err(errors)) => Err(errors.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -343,7 +393,7 @@ mod tests {
             "there is no last one yet"
         );
         std::fs::write(&path, FIRST_POLICY).expect("written");
-        let good = load_or_last(&path, &data).expect("good").hash();
+        let good = load_or_last(&path, &data).expect("good").1.hash();
         let mode = std::fs::metadata(data.join(LAST_GOOD))
             .expect("kept")
             .permissions()
@@ -351,7 +401,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&path, "rules: [").expect("written");
         assert_eq!(
-            load_or_last(&path, &data).expect("the last one").hash(),
+            load_or_last(&path, &data).expect("the last one").1.hash(),
             good
         );
     }

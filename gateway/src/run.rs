@@ -10,6 +10,7 @@ use crate::device_api;
 use crate::inside::Inside;
 use crate::key_file;
 use crate::live_config::LiveConfig;
+use crate::names::Names;
 use crate::plane::{self, Ending, Plane};
 use crate::policy_watch::{self, PolicyKeeper};
 use crate::store::{Noted, Store, Terms};
@@ -41,15 +42,21 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let key = key_file::read(&config.key_file)?;
-    let policy = Arc::new(policy_watch::load_or_last(
-        &config.policy,
-        &config.data_dir,
-    )?);
+    let (source, policy) = policy_watch::load_or_last(&config.policy, &config.data_dir)?;
     let reserved = plane::reserve(&config)?;
     // Capabilities belong to threads, so this comes before the first one that is started.
     host::drop_privileges()?;
     let store = Store::open(&config.store_path(), config.pool).await?;
     let boot = store.next_boot().await?;
+    let live = LiveConfig::new(config.clone());
+    let names = Names::new(live.clone(), store.clone()).await?;
+    // By the last good answers, at once: a resolver that is away keeps nobody out.
+    let policy = match policy.names().is_empty() {
+        true => Arc::new(policy),
+        false => policy_watch::compile(Arc::new(source.clone()), names.answers())
+            .await
+            .map_err(anyhow::Error::msg)?,
+    };
     let terms = Terms::of(&config);
     let now = Clock::now().wall;
     let devices = store.active_devices(now.seconds(), &terms).await?;
@@ -82,9 +89,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         policy,
         plane.workers.clone(),
     )
-    .with_audit(plane.log.audit());
+    .with_audit(plane.log.audit())
+    .with_names(names.clone(), source);
     let control = Control::new(Parts {
-        config: LiveConfig::new(config),
+        config: live,
         policy: keeper,
         store,
         workers: plane.workers.clone(),
@@ -93,7 +101,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         public_key: key.public(),
     })
     .await?
-    .with_inside(inside.handle());
+    .with_inside(inside.handle())
+    .with_names(names);
     control.resume_rotations().await?;
     let control = Arc::new(control);
     let ending = attend(&control, &plane, inside, admin_socket, metrics_socket).await;
@@ -139,6 +148,7 @@ async fn attend(
         () = control.policy.watch() => Err(anyhow::anyhow!("the policy watch ended")),
         () = control.config.watch(&audit) => Err(anyhow::anyhow!("the configuration watch ended")),
         () = control.keep_time() => Err(anyhow::anyhow!("the janitor ended")),
+        () = control.keep_names() => Err(anyhow::anyhow!("the names' keeper ended")),
         () = control.remember() => Err(anyhow::anyhow!("the store keeper ended")),
         Some(task) = tasks.join_next() => match task {
             Ok(Ok(())) => Err(anyhow::anyhow!("a server ended before it was told to")),

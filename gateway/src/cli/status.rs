@@ -2,7 +2,7 @@
 
 use super::output::{self, Output};
 use super::{Failure, Where};
-use crate::api::{Status, WorkerView};
+use crate::api::{NameView, Status, WorkerView};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -91,6 +91,7 @@ fn show(status: &Status) -> Result<(), Failure> {
             ),
         )
     }));
+    facts.extend(status.names.iter().map(|one| ("name", name(one))));
     let offload = &status.worker.offload;
     facts.extend(
         offload
@@ -123,10 +124,38 @@ fn show(status: &Status) -> Result<(), Failure> {
     for error in &status.config_errors {
         output::say(format_args!("\ngateway.yaml on disk is refused: {error}"))?;
     }
+    for one in &status.names {
+        if let Some(why) = &one.failing {
+            let stays = match one.addresses.len() {
+                0 => "it means nothing, and nobody reaches it",
+                _ => "its last addresses stay",
+            };
+            output::say(format_args!(
+                "\n{} cannot be resolved, {stays}: {why}",
+                one.name
+            ))?;
+        }
+        for refused in &one.refused {
+            output::say(format_args!("\n{}: {refused}, and is not used", one.name))?;
+        }
+    }
     for error in &status.login_errors {
         output::say(format_args!("\n{error}"))?;
     }
     Ok(())
+}
+
+/// `api.example.com: 192.0.2.10, 192.0.2.11 (2m ago, good for 5m)`.
+fn name(one: &NameView) -> String {
+    let addresses: Vec<_> = one.addresses.iter().map(ToString::to_string).collect();
+    let (name, addresses) = (&one.name, addresses.join(", "));
+    match one.age {
+        Some(age) => {
+            let (age, ttl) = (output::span(age), output::span(one.ttl));
+            format!("{name}: {addresses} ({age} ago, good for {ttl})")
+        }
+        None => format!("{name}: not resolved yet"),
+    }
 }
 
 /// `1`, or `2, with 5 and 4 devices`.

@@ -6,6 +6,7 @@ mod login;
 mod network;
 mod posture;
 mod push;
+mod resolver;
 mod session;
 
 use super::raw::{Field, OneOrMany, Raw, RawLimits, RawLog, RawOffload};
@@ -18,6 +19,7 @@ use postern_io::offload::Switches;
 use postern_proto::mtu::{DEFAULT_MTU, MAX_MTU, MIN_MTU};
 use postern_proto::profile::HostPort;
 use posture::posture;
+use resolver::resolver;
 use serde_saphyr::Spanned;
 use session::session;
 use std::net::SocketAddr;
@@ -96,6 +98,7 @@ pub(super) fn prove(raw: Raw, path: &Path) -> Result<Config, Vec<Problem>> {
         limits: limits(p, raw.limits.unwrap_or_default()),
         log: log(p, raw.log.unwrap_or_default()),
         login: login(p, raw.login.unwrap_or_default(), &folder),
+        resolver: resolver(p, raw.resolver.unwrap_or_default()),
     };
     if problems.is_empty() {
         Ok(config)

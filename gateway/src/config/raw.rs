@@ -44,6 +44,8 @@ pub(super) struct Raw {
     pub(super) log: Option<RawLog>,
     #[serde(default)]
     pub(super) login: Option<RawLogin>,
+    #[serde(default)]
+    pub(super) resolver: Option<RawResolver>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -120,6 +122,12 @@ pub(super) struct RawSession {
 pub(super) struct RawPosture {
     pub(super) report_every: Field<String>,
     pub(super) stale_after: Field<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawResolver {
+    pub(super) servers: Field<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,6 +3,7 @@
 mod asked;
 mod inside;
 mod log;
+mod names;
 
 use super::Facts;
 use crate::api::{HistogramView, WorkerView};
@@ -231,6 +232,7 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
     families.extend(log::of(log));
     families.extend(inside::of(&facts.inside));
     families.extend(asked::of(facts));
+    families.extend(names::of(facts));
     // A family without samples is malformed: nothing of its kind was seen yet.
     families.retain(|family| !family.get_metric().is_empty());
     families

@@ -30,6 +30,19 @@ fn facts() -> Facts {
             ..inside::Facts::default()
         },
         sessions: Some(3),
+        names: vec![
+            NameView {
+                name: "api.example.com".into(),
+                addresses: vec!["192.0.2.1".parse().expect("address")],
+                age: Some(70),
+                failures: 2,
+                ..NameView::default()
+            },
+            NameView {
+                name: "new.example.com".into(),
+                ..NameView::default()
+            },
+        ],
         asked: CountsView {
             requests: [(("/v1/device", "ok".to_owned()), 4)].into(),
             logins: [("login-refused".to_owned(), 2)].into(),
@@ -166,6 +179,10 @@ fn every_fact_has_its_line() {
         r#"postern_control_answers{worker="1"} 7"#,
         "postern_logins_total{outcome=\"login-refused\"} 2",
         "postern_sessions 3",
+        r#"postern_target_name_age_seconds{name="api.example.com"} 70"#,
+        r#"postern_target_name_addresses{name="api.example.com"} 1"#,
+        r#"postern_target_name_addresses{name="new.example.com"} 0"#,
+        r#"postern_target_name_failures_total{name="api.example.com"} 2"#,
         "postern_policy_generation 2",
         "postern_policy_reload_success 1",
         r#"postern_queue_depth{queue="flow-log"} 1"#,

@@ -1,6 +1,7 @@
 mod grants;
 mod join;
 mod logins;
+mod names;
 mod past;
 
 use super::*;
