@@ -148,19 +148,6 @@ impl Store {
         found.iter().map(|row| self.read_name(row)).collect()
     }
 
-    /// Forgets what names meant until `before`.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn forget_names(&self, before: Wall) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM names WHERE until <= $1")
-            .bind(rows::signed(before.0))
-            .execute(&self.db)
-            .await
-            .map(|_| ())
-            .map_err(|e| self.failed(e))
-    }
-
     fn read_name(&self, row: &SqliteRow) -> Result<StoredName, StoreError> {
         let addresses = self
             .list(row, "addresses")?

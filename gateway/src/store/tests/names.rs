@@ -55,10 +55,8 @@ async fn what_a_name_means_and_meant_survives_a_restart() {
         .expect("ended");
     assert_eq!(at(39).await, new.addresses);
     assert!(at(40).await.is_empty());
-    store
-        .forget_names(Wall(30_000_000_000))
-        .await
-        .expect("forgotten");
+    let before = Wall(30_000_000_001);
+    store.forget_past(before).await.expect("forgotten");
     assert!(at(29).await.is_empty());
     assert_eq!(at(39).await, new.addresses);
     assert_eq!(store.names_now().await.expect("read"), [other]);
