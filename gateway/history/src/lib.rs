@@ -7,10 +7,12 @@
 //! | `attempt` | a line of the flow log as what was asked, by whom, and what came of it |
 //! | `past` | how whoever made an attempt stood then |
 //! | `plan` | attempts judged again under another policy: what would have been different |
+//! | `diff` | what another policy says otherwise |
 //!
 //! No file and no clock: whoever calls reads the log and the store.
 
 pub mod attempt;
+pub mod diff;
 pub mod facts;
 pub mod past;
 pub mod plan;
