@@ -222,6 +222,7 @@ mod tests {
             "policy check policy.yaml",
             "policy test",
             "policy explain --user u --group g --to 192.0.2.10:22/tcp",
+            "policy plan new.yaml --since 7d -o json",
             "policy status",
             "policy reload",
         ] {
@@ -250,6 +251,7 @@ mod tests {
             "flows verify --head 41",
             "flows export --since 1d",
             "policy explain --user u",
+            "policy plan",
             "init d --endpoint x",
         ] {
             let words = ["postern-gateway"]

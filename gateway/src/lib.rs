@@ -7,6 +7,7 @@
 //! | [`pool`] | the tunnel's addresses |
 //! | [`store`] | devices, in SQLite |
 //! | [`policy_watch`], [`file_stamp`] | the policy in force |
+//! | [`plan`] | what another policy would have done to what was recorded |
 //! | [`export`] | copies of the log for other systems |
 //! | [`flow_log`] | records, off the packet path |
 //! | [`run`] | everything started in order, ended in order |
@@ -41,6 +42,7 @@ pub mod live_config;
 pub mod login;
 pub mod metrics;
 pub mod names;
+pub mod plan;
 pub mod plane;
 pub mod policy_watch;
 pub mod pool;

@@ -317,13 +317,20 @@ fn rests_on_the_unknown(policy: &Policy, stood: &Stood, to: &Tuple, at: Wall) ->
         match failed.condition {
             Condition::User => stood.who.user.as_deref().is_none_or(hidden),
             Condition::Device => stood.who.device.is_empty() || hidden(&stood.who.device),
+            Condition::Outer => stood.who.standing.outer.is_none(),
+            Condition::Posture
+            | Condition::Label
+            | Condition::Amr
+            | Condition::Acr
+            | Condition::Grant => true,
             Condition::Group
+            | Condition::Machine
+            | Condition::Issuer
             | Condition::SessionAge
+            | Condition::When
             | Condition::DeniedFirst
             | Condition::Port
             | Condition::Address => false,
-            #[allow(clippy::wildcard_enum_match_arm)]
-            _ => true,
         }
     })
 }

@@ -1,4 +1,6 @@
-//! `policy check|test|explain|status|reload`.
+//! `policy check|test|explain|plan|status|reload`.
+
+mod plan;
 
 use super::output::{self, Output};
 use super::{Failure, Where};
@@ -50,6 +52,7 @@ pub(super) enum Verb {
         #[arg(long, short, value_enum, default_value_t)]
         output: Output,
     },
+    Plan(plan::Verb),
     /// Show which policy is in force and whether the file on disk was refused.
     Status {
         #[command(flatten)]
@@ -97,6 +100,7 @@ impl Verb {
                 }
                 Ok(u8::from(!said.allow))
             }
+            Verb::Plan(verb) => verb.obey().await,
             Verb::Status { place, output } => {
                 let status: PolicyStatus = place.client()?.1.get("/v1/policy/status").await?;
                 match output {

@@ -94,6 +94,13 @@ impl Segments {
         self.parts.is_empty()
     }
 
+    /// The bytes of those that can hold what `filter` selects: what going through them reads.
+    #[must_use]
+    pub fn bytes(&self, filter: &Filter) -> u64 {
+        let useful = self.useful(filter, &mut Report::default());
+        useful.iter().map(|part| part.len).sum()
+    }
+
     /// The number of the last whole line; none if there is none.
     ///
     /// # Errors
