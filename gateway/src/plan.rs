@@ -3,13 +3,14 @@
 //! `policy_change.max_newly_denied` is set.
 
 use crate::store::{Store, StoreError};
-use postern_engine::policy::Policy;
+use postern_engine::policy::{Answers, Policy};
 use postern_history::Attempt;
 use postern_history::past::{Past, Row};
 use postern_history::plan::{Plan, Replay};
 use postern_proto::now::Wall;
 use postern_spool::query::{Filter, Kind, Segments, Unreadable};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -138,4 +139,19 @@ pub async fn past(store: &Store, since: Wall, now: Wall) -> Result<Past, StoreEr
         }
     });
     Ok(Past::new(rows))
+}
+
+/// All that names of targets meant at any time since `since`: what an attempt then could rest on.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn answers(store: &Store, since: Wall, now: Wall) -> Result<Answers, StoreError> {
+    let mut all = Answers::new();
+    for meant in store.names_between(since, now).await? {
+        let addresses: &mut Vec<IpAddr> = all.entry(meant.name).or_default();
+        addresses.extend(meant.addresses);
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
+    Ok(all)
 }

@@ -6,7 +6,7 @@ use crate::plan::{self, Read};
 use crate::store::Store;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use postern_engine::policy::{Policy, TestOutcome};
+use postern_engine::policy::{Policy, PolicyErrors, TestOutcome};
 use postern_history::diff::{self, Change, Difference, Field};
 use postern_history::plan::{Example, Kind, Plan, Sums};
 use postern_io::clock::Clock;
@@ -106,12 +106,13 @@ pub(super) fn since(text: &str, now: Wall) -> Result<Wall, Failure> {
 
 /// Its names mean all that they meant at any time since.
 pub(super) async fn compile(
-    _store: &Store,
+    store: &Store,
     source: &str,
-    _since: Wall,
-    _now: Wall,
-) -> Result<Result<Policy, postern_engine::policy::PolicyErrors>, Failure> {
-    Ok(Policy::parse(source))
+    since: Wall,
+    now: Wall,
+) -> Result<Result<Policy, PolicyErrors>, Failure> {
+    let answers = plan::answers(store, since, now).await?;
+    Ok(Policy::compile(source, &answers))
 }
 
 /// The hash and the text of the policy in force; of the file where none ever was.
