@@ -4,6 +4,8 @@
 
 mod address;
 mod ask;
+#[cfg(test)]
+pub(crate) mod server;
 mod table;
 
 pub use table::{MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL};

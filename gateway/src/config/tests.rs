@@ -115,6 +115,38 @@ fn everything_wrong_is_said_at_once_with_its_line() {
 }
 
 #[test]
+fn servers_for_dns_are_addresses_with_a_port_or_without() {
+    assert!(good(LEAST).resolver.servers.is_empty(), "the system's");
+    let given = "resolver: { servers: [10.0.0.53, '10.0.0.54:5353', '2001:db8::53', '[::1]:54'] }";
+    let servers = good(&format!("{LEAST}{given}\n")).resolver.servers;
+    let shown: Vec<_> = servers.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "10.0.0.53:53",
+            "10.0.0.54:5353",
+            "[2001:db8::53]:53",
+            "[::1]:54"
+        ]
+    );
+    for (bad, fields) in [
+        ("[]", &["resolver.servers"] as &[&str]),
+        (
+            "[dns.example.com, '10.0.0.53:0', 0.0.0.0]",
+            &[
+                "resolver.servers[0]",
+                "resolver.servers[1]",
+                "resolver.servers[2]",
+            ],
+        ),
+    ] {
+        let problems = wrong(&format!("{LEAST}resolver: {{ servers: {bad} }}\n"));
+        let found: Vec<_> = problems.iter().map(|one| one.field.as_str()).collect();
+        assert_eq!(found, fields);
+    }
+}
+
+#[test]
 fn a_missing_pool_says_what_to_write() {
     let problems = wrong("mtu: 1420\n");
     assert_eq!(problems[0].field, "pool_v6");

@@ -9,8 +9,7 @@ use hickory_resolver::config::{
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use std::net::IpAddr;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use std::time::Duration;
 
 /// How long one server has for one question, and how often it is asked.
@@ -85,11 +84,7 @@ impl Asker {
         for record in found.answers() {
             // Of a chain of names the one that changes first.
             ttl = ttl.min(record.ttl);
-            match &record.data {
-                RData::A(v4) => addresses.push(IpAddr::V4(v4.0)),
-                RData::AAAA(v6) => addresses.push(IpAddr::V6(v6.0)),
-                _ => {}
-            }
+            addresses.extend(record.data.ip_addr());
         }
         if addresses.is_empty() {
             return Family::Nothing;
@@ -107,3 +102,6 @@ fn set(options: &mut ResolverOpts) {
     options.use_hosts_file = ResolveHosts::Never;
     options.try_tcp_on_error = true;
 }
+
+#[cfg(test)]
+mod tests;

@@ -339,13 +339,13 @@ impl Heard {
         ] {
             match family {
                 Family::Found(addresses, ttl) => {
-                    found.extend(addresses.into_iter().filter(|one| is_own(one)));
+                    found.extend(addresses.into_iter().filter(is_own));
                     shortest = Some(shortest.map_or(ttl, |other| other.min(ttl)));
                 }
                 Family::Nothing => {}
                 // Half an answer must not take away the other half.
                 Family::Failed(why) => {
-                    kept.extend(before.iter().copied().filter(|one| is_own(one)));
+                    kept.extend(before.iter().copied().filter(is_own));
                     heard.problem = Some(why);
                 }
             }

@@ -22,12 +22,18 @@ pub(super) fn resolver(p: &mut Vec<Problem>, raw: RawResolver) -> ResolverConfig
         say(p, line, "resolver.servers", problem, help);
     }
     let mut servers = Vec::new();
-    for one in &raw.value {
+    for (place, one) in raw.value.iter().enumerate() {
         match server(&one.value) {
             Some(server) => servers.push(server),
             None => {
                 let problem = format!("'{}' is no address of a server", one.value);
-                say(p, line_of(one), "resolver.servers", problem, HELP);
+                say(
+                    p,
+                    line_of(one),
+                    &format!("resolver.servers[{place}]"),
+                    problem,
+                    HELP,
+                );
             }
         }
     }
