@@ -12,6 +12,7 @@
 //! | `rule` | the predicate: which condition of a rule fails |
 //! | `subject` | who asks, in the numbers of one policy |
 //! | `index` | the first rule that applies, at a cost that does not grow with the rules |
+//! | `when` | time windows |
 //! | `state` | what of a device a verdict rests on, and until when |
 //! | `explain`, `sentence` | the verdict in words, and the nearest rule that would have allowed |
 //! | `view` | the policy as it was written |
@@ -35,6 +36,7 @@ mod subject;
 mod tree;
 mod tuple;
 mod view;
+mod when;
 mod who;
 mod yaml;
 
@@ -64,8 +66,10 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use subject::Names;
+use when::Window;
 
 /// The largest file that is read, in bytes. 10 000 rules take some 2 MB.
 pub const MAX_SOURCE: usize = 8 << 20;
@@ -87,6 +91,8 @@ pub struct Policy {
     /// All rules, where some are in shadow.
     with_shadow: Option<Index>,
     cases: Vec<Case>,
+    /// The time windows of its rules, each once.
+    windows: Vec<Arc<Window>>,
 }
 
 /// SHA-256 of the text that a policy was compiled from.
@@ -191,6 +197,7 @@ impl Policy {
             index,
             with_shadow,
             cases: draft.cases,
+            windows: draft.windows.list,
         })
     }
 
@@ -393,6 +400,7 @@ pub fn empty() -> Policy {
         index: Index::default(),
         with_shadow: None,
         cases: Vec::new(),
+        windows: Vec::new(),
     }
 }
 

@@ -465,6 +465,14 @@ fn union_holds(sets: &[&PortRanges], ports: &Ports) -> bool {
 fn unreachable_rule(id: u32, rule: &Rule, at: Place, draft: &Draft, faults: &mut Faults<'_>) {
     // Any packet for the rule leads to an earlier rule that takes it: also of a device that stands
     // just as the rule asks.
+    let age = rule.from.session_age.unwrap_or_default();
+    let oldest = age.saturating_sub(Duration::from_nanos(1));
+    let start = Wall(0) + oldest;
+    let window = rule.from.when.as_ref();
+    let now = window
+        .and_then(|window| window.first_open(start))
+        .unwrap_or(start);
+    let login = Wall(0) + now.since(start);
     let who = SubjectIndex {
         names: rule
             .from
@@ -485,12 +493,10 @@ fn unreachable_rule(id: u32, rule: &Rule, at: Place, draft: &Draft, faults: &mut
             .filter_map(|names| names.first())
             .copied()
             .collect(),
-        session: Some((Wall(0), Wall::NEVER)),
+        session: Some((login, Wall::NEVER)),
         outer: rule.from.outer.written().first().map(|net| net.network()),
         ..SubjectIndex::default()
     };
-    let age = rule.from.session_age.unwrap_or_default();
-    let now = Wall(0) + age.saturating_sub(Duration::from_nanos(1));
     let packet = draft.destinations_of(rule).find_map(|(_, at)| {
         let (net, ports) = (at.addresses.written().first()?, at.ports.ranges().first()?);
         Some(Tuple {

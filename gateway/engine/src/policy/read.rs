@@ -7,8 +7,9 @@ use super::fields::{Fields, entries, is_word, list, word};
 use super::nearest::nearest;
 use super::port::{self, PortSet};
 use super::posture::Checks;
-use super::rule::{Action, Destination, DestinationId, Mode, Rule};
+use super::rule::{Action, Destination, DestinationId, From, Mode, Rule};
 use super::subject::Names;
+use super::when::Windows;
 use super::who::{self, ANYONE};
 use super::yaml::{Node, Value};
 use super::{DEFAULT_RULE, Target, TargetId};
@@ -29,6 +30,8 @@ pub(super) struct Draft {
     /// For each rule where it stands, and whether it was read without a fault.
     pub(super) marks: Vec<(Place, bool)>,
     pub(super) cases: Vec<Case>,
+    /// The time windows of its rules.
+    pub(super) windows: Windows,
 }
 
 impl Draft {
@@ -161,7 +164,7 @@ impl Reader {
     }
 
     fn rule(&mut self, node: &Node, faults: &mut Faults<'_>) {
-        let known = ["name", "action", "mode", "from", "to"];
+        let known = ["name", "action", "mode", "from", "to", "when", "until"];
         let before = faults.len();
         let Some(fields) = Fields::read(node, "a rule", &known, faults) else {
             return;
@@ -188,6 +191,8 @@ impl Reader {
                 faults,
             )
             .and_then(|node| self.place(node, faults));
+        let (when, until) = (fields.get("when"), fields.get("until"));
+        let when = self.draft.windows.read(when, until, faults);
         let at = name_at.map_or(node.at, |node| node.at);
         if name == Some(DEFAULT_RULE) {
             let message =
@@ -202,7 +207,10 @@ impl Reader {
             line: at.line,
             action: action.unwrap_or(Action::Deny),
             mode: mode.unwrap_or_default(),
-            from: from.unwrap_or_default(),
+            from: From {
+                when,
+                ..from.unwrap_or_default()
+            },
             to: to.unwrap_or_default(),
         });
     }

@@ -4,9 +4,11 @@ use super::address::AddressSet;
 use super::port::PortSet;
 use super::posture::CheckId;
 use super::subject::SubjectIndex;
+use super::when::Window;
 use super::{TargetId, Tuple};
 use postern_proto::now::Wall;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a rule does with what it matches.
@@ -56,6 +58,8 @@ pub(super) struct From {
     pub(super) posture: Vec<CheckId>,
     /// The login must be younger.
     pub(super) session_age: Option<Duration>,
+    /// The window must be open. Shared by the rules that name the same.
+    pub(super) when: Option<Arc<Window>>,
 }
 
 /// Where a rule leads: a target, or addresses and ports that stand in the rule itself.
@@ -140,6 +144,10 @@ impl From {
                 self.session_age.is_none_or(|age| who.is_younger(age, now)),
                 Condition::SessionAge,
             )
+            .unless(
+                self.when.as_ref().is_none_or(|window| window.is_open(now)),
+                Condition::When,
+            )
     }
 
     /// The dimensions that are asked, the narrowest kind first.
@@ -157,12 +165,13 @@ impl From {
             .filter(|names| !names.is_empty())
     }
 
-    /// The name decides nothing by itself: how the device stands is asked as well.
+    /// The name decides nothing by itself: how the device stands, or the time, is asked as well.
     pub(super) fn asks_state(&self) -> bool {
         !self.posture.is_empty()
             || self.session_age.is_some()
             || self.asks_login()
             || self.asks_outer()
+            || self.when.is_some()
     }
 
     /// Something that only a login shows.

@@ -105,7 +105,10 @@ impl Policy {
                 };
                 format!("a login younger than {age} is required; {got}").into()
             }
-            Condition::When => "now is outside the window".into(),
+            Condition::When => {
+                let window = from.when.as_ref();
+                window.map_or(Words::default(), |window| window.sentence(now).into())
+            }
             Condition::Grant => "the grant is over".into(),
             Condition::DeniedFirst | Condition::Port | Condition::Address => Words::default(),
         };

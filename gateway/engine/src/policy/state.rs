@@ -57,7 +57,8 @@ impl Policy {
     }
 
     /// The earliest moment after `now` at which time alone could change what `who` may reach: a
-    /// login grows too old for some rule or ends, a report goes stale, an attribute ends.
+    /// login grows too old for some rule or ends, a report goes stale, an attribute ends, a time
+    /// window opens or closes.
     #[must_use]
     pub fn next_change(&self, who: &Subject, now: Wall) -> Option<Wall> {
         let session = who.standing.session.as_ref();
@@ -67,7 +68,12 @@ impl Policy {
         });
         let ends = session.and_then(|session| session.until);
         let checks = self.checks.held_until(&who.standing);
+        let windows = self
+            .windows
+            .iter()
+            .filter_map(|window| window.next_change(now));
         ages.chain(ends)
+            .chain(windows)
             .chain(checks)
             .filter(|moment| now < *moment && *moment < Wall::NEVER)
             .min()

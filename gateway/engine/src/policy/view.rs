@@ -173,6 +173,16 @@ impl<'p> RuleView<'p> {
         self.policy.who(&self.rule.from)
     }
 
+    /// When it applies, in words; none for always: `mon-fri 07:00-20:00 Europe/Berlin`.
+    #[must_use]
+    pub fn when(&self) -> Option<String> {
+        self.rule
+            .from
+            .when
+            .as_ref()
+            .map(|window| window.to_string())
+    }
+
     /// Where it leads, in the order of its `to`, targets first.
     pub fn to(&self) -> impl Iterator<Item = DestinationView<'p>> + use<'p> {
         let RuleView { policy, rule, .. } = *self;

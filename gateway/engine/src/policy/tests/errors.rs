@@ -157,7 +157,7 @@ fn unknown_fields_are_refused_with_what_was_meant() {
     assert_eq!(
         rule("{ name: r, action: allow, from: anyone, to: [t], colour: red }"),
         [
-            "6:54 a rule has an unknown field `colour` | the fields are `name`, `action`, `mode`, `from`, `to`"
+            "6:54 a rule has an unknown field `colour` | the fields are `name`, `action`, `mode`, `from`, `to`, `when`, `until`"
         ]
     );
 }
@@ -527,5 +527,61 @@ fn merge_keys_are_refused() {
             "6:54 merge keys are not part of the policy language | write the fields out, so that every rule \
           can be read by itself"
         ]
+    );
+}
+
+/// The faults of a window.
+fn when(fields: &str) -> Vec<String> {
+    rule(&format!(
+        "{{ name: r, action: allow, from: anyone, to: [t],\n      when: {fields} }}"
+    ))
+}
+
+#[test]
+fn faults_of_a_window_are_reported_all_at_once() {
+    assert_eq!(
+        when(
+            "{ days: [Monday, mo-fri, someday], hours: [9am-5pm, '7:00-20:00', late, '08:00-08:00'], zone: Berlin, until: 31.01.2027 }"
+        ),
+        [
+            "7:22 `Monday` is no day of the week | did you mean `mon`?",
+            "7:30 `mo-fri` is no day of the week | did you mean `mon-fri`?",
+            "7:38 `someday` is no day of the week | write `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`, or a range such as `mon-fri`",
+            "7:56 `9am-5pm` are no hours | did you mean `\"09:00-17:00\"`?",
+            "7:65 `7:00-20:00` are no hours | did you mean `\"07:00-20:00\"`?",
+            "7:79 `late` are no hours | write hours and minutes from 00:00 to 24:00, such as `\"07:00-20:00\"`",
+            "7:85 `08:00-08:00` begins when it ends | write `00:00-24:00` for the whole day, or take the field out",
+            "7:107 there is no time zone `Berlin` | did you mean `Europe/Berlin`?",
+            "7:122 `31.01.2027` is neither a date nor a date and a time | did you mean `2027-01-31`?",
+        ]
+    );
+}
+
+#[test]
+fn a_window_that_says_nothing_or_never_opens_is_refused() {
+    let help = "write `when: { days: [mon-fri], hours: \"07:00-20:00\", zone: Europe/Berlin }`";
+    for nothing in ["always", "{}", "{ zone: UTC }", "[]", ""] {
+        let found = when(nothing);
+        assert_eq!(found.len(), 1, "{nothing}: {found:?}");
+        assert!(
+            found[0].ends_with(&format!("`when` does not say when | {help}")),
+            "{found:?}"
+        );
+    }
+    assert_eq!(
+        when("{ days: [sat], from: 2026-11-23, until: 2026-11-27 }"),
+        [
+            "7:13 the window never opens: sat UTC from 2026-11-23 until 2026-11-27 | name days and hours that lie between `from` and `until`"
+        ]
+    );
+    assert_eq!(
+        when("{ from: 2027-01-31, until: 2026-12-31 }"),
+        ["7:40 `until` comes before `from` | swap them, or correct the year"]
+    );
+    assert_eq!(
+        rule(
+            "{ name: r, action: allow, from: anyone, to: [t], when: { until: 2027-01-31 }, until: 2027-02-28 }"
+        ),
+        ["6:90 `until` stands in the rule and in its `when` | keep one of them"]
     );
 }

@@ -307,3 +307,40 @@ fn tests_of_a_file_say_how_the_device_stands() {
         "a device without a user (sre), disk-encrypted, managed, login 2 h ago to 192.0.2.10:22/tcp"
     );
 }
+
+#[test]
+fn a_window_is_part_of_what_a_rule_asks() {
+    let policy = Policy::parse(
+        "version: 1\n\
+         targets:\n  t: { addresses: [192.0.2.10], ports: [22/tcp] }\n\
+         rules:\n\
+         \x20 - { name: days, action: allow, from: anyone, to: [t], when: { days: [mon-fri], hours: '07:00-20:00', zone: Europe/Berlin } }\n\
+         \x20 - { name: nights, action: allow, from: { users: [ana] }, to: [t], until: 2026-11-30 }\n",
+    );
+    let policy = policy.unwrap();
+    let bo = Subject {
+        user: Some("bo".to_owned()),
+        ..Subject::default()
+    };
+    let index = policy.index(&bo);
+    let to: Tuple = "192.0.2.10:22/tcp".parse().unwrap();
+    // Saturday, 2026-11-21, 03:12 in Berlin, and the Monday after it at seven.
+    let (saturday, monday) = (
+        Wall(1_795_227_120_000_000_000),
+        Wall(1_795_413_600_000_000_000),
+    );
+    assert!(!policy.judge(&index, &to, saturday).allows());
+    assert_eq!(policy.next_change(&bo, saturday), Some(monday));
+    assert!(policy.judge(&index, &to, monday).allows());
+    let explained = policy.explain(&bo, &to, saturday);
+    let failed = explained.nearest.unwrap().failed;
+    assert_eq!(failed.len(), 1);
+    assert_eq!(failed[0].condition, Condition::When);
+    assert_eq!(
+        failed[0].sentence.to_string(),
+        "open mon-fri 07:00-20:00 Europe/Berlin; it is Sat 03:12 there, it opens Mon 07:00"
+    );
+    let rule = policy.judge(&index, &to, monday).rule();
+    assert_eq!(policy.lost(rule, &index, monday), None);
+    assert_eq!(policy.lost(rule, &index, saturday), Some(Condition::When));
+}
