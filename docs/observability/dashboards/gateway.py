@@ -91,6 +91,13 @@ def build():
         series("Policy loads", "Attempts to load a policy, by result.",
                [prom(f'sum by (result) (increase({value("postern_policy_reloads_total")}[$__rate_interval]))', "{{result}}")],
                width=5, calcs=(), defaults={"decimals": 0}),
+        series("Names of targets", "Time since each name was last resolved. A line that grows beyond an hour is a name that answers no more; "
+               "its last addresses stay.",
+               [prom(f'max by (name) ({value("postern_target_name_age_seconds")})', "{{name}}")], "s", 8,
+               calcs=("lastNotNull",), many=True, steps=[(None, GREEN), (3900, RED)]),
+        series("Names not resolved", "Names that were asked for in vain.",
+               [prom(f'sum by (name) (increase({value("postern_target_name_failures_total")}[$__rate_interval])) > 0', "{{name}}")],
+               width=8, calcs=("sum",), defaults={"decimals": 0}, expected=1),
         stat("Policy in force for", "Since the youngest policy was put in force.",
              prom(f'time() - max({value("postern_policy_loaded_timestamp_seconds")})'), "s", 3),
     ])
