@@ -21,6 +21,7 @@ use postern_gateway::worker_api::{
 };
 use postern_gateway::workers::Workers;
 use postern_gateway::{config::Config, front_door::FrontDoor};
+use postern_io::clock::Clock;
 use postern_proto::keys::PrivateKey;
 use std::io::Read;
 use std::path::Path;
@@ -80,11 +81,12 @@ async fn main() -> anyhow::Result<()> {
         _ => bail!("usage: device_api device|guest FOLDER"),
     }
     let log = FlowLog::start(&config, 1, 1).context("flow log")?;
-    let policy = Arc::new(policy_watch::load(&config.policy)?);
+    let begun = policy_watch::begin(&config, &store, Clock::now().wall).await?;
+    let live = LiveConfig::new(config);
     let workers = data_plane();
     let control = Control::new(Parts {
-        policy: PolicyKeeper::new(&config.policy, &config.data_dir, policy, workers.clone()),
-        config: LiveConfig::new(config),
+        policy: PolicyKeeper::new(begun, live.clone(), store.clone(), workers.clone()),
+        config: live,
         boot: 1,
         store,
         workers,

@@ -6,6 +6,7 @@ mod devices;
 mod identity;
 mod log;
 mod names;
+mod policy;
 mod select;
 mod worker;
 
@@ -15,6 +16,10 @@ pub use identity::{
 };
 pub use log::{AuditCount, AuditStatus, ExporterStatus, FlowLogStatus, FlowsWaiting};
 pub use names::NameView;
+pub use policy::{
+    Applied, ApplyPolicy, ConfirmPolicy, Confirmed, Force, PendingView, PolicyChangeView,
+    PolicySource, RollBack,
+};
 pub use select::{BadDestination, Destination, FlowFilter};
 pub use worker::{PeerView, ShadowCount, Traffic, VerdictCount, WorkerSnapshot, WorkerView};
 
@@ -160,6 +165,15 @@ pub struct PolicyStatus {
     pub reloads_ok: u64,
     /// Loads that were refused since start.
     pub reloads_failed: u64,
+    /// Whether the file on disk is what is in force.
+    #[serde(default)]
+    pub file_in_force: bool,
+    /// Why the file on disk could not be made what is in force; it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwritten: Option<String>,
+    /// The change that waits for its confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingView>,
 }
 
 /// Answer to `POST /v1/policy/reload`.

@@ -80,6 +80,14 @@ pub enum Action {
     FlowsKill,
     /// Another policy came into force, or was refused.
     PolicyLoad,
+    /// A policy was put in force by a command.
+    PolicyApply,
+    /// A change of the policy was confirmed, or a try of it.
+    PolicyConfirm,
+    /// An earlier policy was put in force by a command.
+    PolicyRollback,
+    /// Nobody confirmed a change of the policy in time, and the one before came back.
+    PolicyRevert,
     /// Other live settings of gateway.yaml came into force, or the file was refused.
     ConfigLoad,
     /// Posture checks of a device changed.
@@ -237,6 +245,10 @@ impl Action {
             Action::UserEnable => "user-enable",
             Action::FlowsKill => "flows-kill",
             Action::PolicyLoad => "policy-load",
+            Action::PolicyApply => "policy-apply",
+            Action::PolicyConfirm => "policy-confirm",
+            Action::PolicyRollback => "policy-rollback",
+            Action::PolicyRevert => "policy-revert",
             Action::ConfigLoad => "config-load",
             Action::Posture => "posture",
             Action::Forbidden => "forbidden",

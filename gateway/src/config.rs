@@ -80,6 +80,8 @@ pub struct Config {
     pub keys: KeysConfig,
     /// Threads that carry packets.
     pub workers: Workers,
+    /// What a change of the policy needs.
+    pub policy_change: PolicyChangeConfig,
     /// Bounds of the flow table.
     pub limits: Limits,
     /// The program's own log, on stderr.
@@ -116,6 +118,17 @@ pub enum Workers {
     Auto,
     /// 1, 2, 4 or 8.
     Exactly(u8),
+}
+
+/// What a change of the policy needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyChangeConfig {
+    /// Whether an edit of the file comes into force by itself.
+    pub watch: bool,
+    /// Whether a policy without `tests:` is refused.
+    pub require_tests: bool,
+    /// The most recorded attempts that `policy apply` may newly deny, unless it is forced.
+    pub max_newly_denied: Option<u64>,
 }
 
 /// Bounds of the flow table.
@@ -203,7 +216,7 @@ pub enum ConfigError {
 impl Config {
     /// Every field and whether a change of it takes effect in the running gateway. `policy` is
     /// the path: the content of the policy file is always live.
-    pub const FIELDS: [(&'static str, Effect); 27] = [
+    pub const FIELDS: [(&'static str, Effect); 28] = [
         ("endpoint", Effect::Live),
         ("include", Effect::Live),
         ("keepalive", Effect::Live),
@@ -213,6 +226,7 @@ impl Config {
         ("posture", Effect::Live),
         ("keys", Effect::Live),
         ("resolver", Effect::Live),
+        ("policy_change", Effect::Live),
         ("name", Effect::Restart),
         ("mtu", Effect::Restart),
         ("listen_port", Effect::Restart),
@@ -293,6 +307,7 @@ impl Config {
             posture: newer.posture,
             keys: newer.keys,
             resolver: newer.resolver.clone(),
+            policy_change: newer.policy_change,
             ..self.clone()
         }
     }
@@ -314,6 +329,7 @@ impl Config {
             "posture" => self.posture != newer.posture,
             "keys" => self.keys != newer.keys,
             "resolver" => self.resolver != newer.resolver,
+            "policy_change" => self.policy_change != newer.policy_change,
             "name" => self.name != newer.name,
             "mtu" => self.mtu != newer.mtu,
             "listen_port" => self.listen_port != newer.listen_port,

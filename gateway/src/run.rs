@@ -42,7 +42,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let key = key_file::read(&config.key_file)?;
-    let (source, policy) = policy_watch::load_or_last(&config.policy, &config.data_dir)?;
     let reserved = plane::reserve(&config)?;
     // Capabilities belong to threads, so this comes before the first one that is started.
     host::drop_privileges()?;
@@ -51,12 +50,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let live = LiveConfig::new(config.clone());
     let names = Names::new(live.clone(), store.clone()).await?;
     // By the last good answers, at once: a resolver that is away keeps nobody out.
-    let policy = match policy.names().is_empty() {
-        true => Arc::new(policy),
-        false => policy_watch::compile(Arc::new(source.clone()), names.answers())
-            .await
-            .map_err(anyhow::Error::msg)?,
-    };
+    let begun = policy_watch::begin(&config, &store, Clock::now().wall).await?;
+    let begun = begun.with_answers(names.answers()).await?;
+    let policy = begun.policy.clone();
     let terms = Terms::of(&config);
     let now = Clock::now().wall;
     let devices = store.active_devices(now.seconds(), &terms).await?;
@@ -83,14 +79,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         boot,
         "gateway is up"
     );
-    let keeper = PolicyKeeper::new(
-        &config.policy,
-        &config.data_dir,
-        policy,
-        plane.workers.clone(),
-    )
-    .with_audit(plane.log.audit())
-    .with_names(names.clone(), source);
+    let workers = plane.workers.clone();
+    let keeper = PolicyKeeper::new(begun, live.clone(), store.clone(), workers)
+        .with_audit(plane.log.audit())
+        .with_names(names.clone());
     let control = Control::new(Parts {
         config: live,
         policy: keeper,

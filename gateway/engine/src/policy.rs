@@ -432,7 +432,9 @@ impl Verdict {
 }
 
 impl PolicyHash {
-    fn of(source: &str) -> Self {
+    /// Of the text of a policy.
+    #[must_use]
+    pub fn of(source: &str) -> Self {
         PolicyHash(Sha256::digest(source.as_bytes()).into())
     }
 

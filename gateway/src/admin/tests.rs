@@ -9,9 +9,10 @@ use crate::fake_worker::FakeWorker;
 use crate::flow_log::{self, FlowLog, RecordSender};
 use crate::init::{FIRST_POLICY, init};
 use crate::live_config::LiveConfig;
-use crate::policy_watch::{PolicyKeeper, load};
+use crate::policy_watch::{PolicyKeeper, begin};
 use crate::scratch::Scratch;
 use crate::store::Store;
+use postern_io::clock::Clock;
 use postern_proto::flow_key::Protocol;
 use postern_proto::keys::PrivateKey;
 use std::os::unix::fs::PermissionsExt;
@@ -37,14 +38,16 @@ impl World {
         let (workers, fake) = FakeWorker::start();
         let log = FlowLog::start(&config, 1, 1).expect("starts");
         let records = log.sender(0);
-        let policy = Arc::new(load(&config.policy).expect("a good policy"));
         let store = Store::open(&config.store_path(), config.pool)
             .await
             .expect("opens");
+        let live = LiveConfig::new(config.clone());
+        let begun = begin(&config, &store, Clock::now().wall).await;
+        let begun = begun.expect("a good policy");
         let parts = Parts {
-            policy: PolicyKeeper::new(&config.policy, &config.data_dir, policy, workers.clone())
+            policy: PolicyKeeper::new(begun, live.clone(), store.clone(), workers.clone())
                 .with_audit(log.handle().audit()),
-            config: LiveConfig::new(config.clone()),
+            config: live,
             boot: store.next_boot().await.expect("counted"),
             store,
             workers,

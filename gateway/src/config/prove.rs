@@ -4,6 +4,7 @@ mod flow_log;
 mod keys;
 mod login;
 mod network;
+mod policy_change;
 mod posture;
 mod push;
 mod resolver;
@@ -15,6 +16,7 @@ use flow_log::flow_log;
 use keys::keys;
 use login::login;
 use network::{include, interface, pool};
+use policy_change::policy_change;
 use postern_io::offload::Switches;
 use postern_proto::mtu::{DEFAULT_MTU, MAX_MTU, MIN_MTU};
 use postern_proto::profile::HostPort;
@@ -95,6 +97,7 @@ pub(super) fn prove(raw: Raw, path: &Path) -> Result<Config, Vec<Problem>> {
         session: session(p, raw.session.unwrap_or_default()),
         posture: posture(p, raw.posture.unwrap_or_default()),
         keys: keys(p, raw.keys.unwrap_or_default()),
+        policy_change: policy_change(p, raw.policy_change.unwrap_or_default()),
         limits: limits(p, raw.limits.unwrap_or_default()),
         log: log(p, raw.log.unwrap_or_default()),
         login: login(p, raw.login.unwrap_or_default(), &folder),

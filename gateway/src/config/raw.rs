@@ -39,6 +39,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) keys: Option<RawKeys>,
     #[serde(default)]
+    pub(super) policy_change: Option<RawPolicyChange>,
+    #[serde(default)]
     pub(super) limits: Option<RawLimits>,
     #[serde(default)]
     pub(super) log: Option<RawLog>,
@@ -134,6 +136,14 @@ pub(super) struct RawResolver {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawKeys {
     pub(super) rotate_after: Field<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPolicyChange {
+    pub(super) watch: Option<bool>,
+    pub(super) require_tests: Option<bool>,
+    pub(super) max_newly_denied: Field<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,7 +12,7 @@ use crate::flow_log::FlowLog;
 use crate::init::init;
 use crate::live_config::LiveConfig;
 use crate::login::Proven;
-use crate::policy_watch::{PolicyKeeper, load};
+use crate::policy_watch::{PolicyKeeper, begin};
 use crate::scratch::Scratch;
 use crate::store::{Enrolment, Join, Kind as InvitationKind, NewInvitation, Require, Store};
 use axum::body::{Body, to_bytes};
@@ -20,6 +20,7 @@ use axum::extract::connect_info::MockConnectInfo;
 use axum::http::HeaderMap;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use postern_io::clock::Clock;
 use postern_proto::keys::{PrivateKey, PublicKey};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -64,14 +65,16 @@ impl World {
         std::fs::write(&config.policy, POLICY).expect("written");
         let (workers, fake) = FakeWorker::start();
         let log = FlowLog::start(&config, 1, 1).expect("starts");
-        let policy = Arc::new(load(&config.policy).expect("a good policy"));
         let store = Store::open(&config.store_path(), config.pool)
             .await
             .expect("opens");
         enrol(&store).await;
+        let live = LiveConfig::new(config.clone());
+        let begun = begin(&config, &store, Clock::now().wall).await;
+        let begun = begun.expect("a good policy");
         let parts = Parts {
-            policy: PolicyKeeper::new(&config.policy, &config.data_dir, policy, workers.clone()),
-            config: LiveConfig::new(config.clone()),
+            policy: PolicyKeeper::new(begun, live.clone(), store.clone(), workers.clone()),
+            config: live,
             boot: 1,
             store,
             workers,

@@ -216,6 +216,20 @@ impl Store {
         found.map(|row| self.read_pending(&row)).transpose()
     }
 
+    /// The change that waits is over at `now`, whatever happens next: a gateway that starts takes
+    /// it back.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn expire_pending(&self, now: Wall) -> Result<(), StoreError> {
+        sqlx::query("UPDATE policy_pending SET deadline = min(deadline, $1)")
+            .bind(rows::signed(now.0))
+            .execute(&self.db)
+            .await
+            .map(|_| ())
+            .map_err(|e| self.failed(e))
+    }
+
     /// Nothing waits any more.
     ///
     /// # Errors
