@@ -2,6 +2,7 @@
 
 mod change;
 pub mod client;
+mod grants;
 mod identity;
 mod socket;
 
@@ -86,6 +87,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/policy/status", get(policy_status))
         .route("/v1/policy/explain", post(explain))
         .route("/v1/policy/reload", post(reload_policy))
+        .merge(grants::routes())
         .merge(identity::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)

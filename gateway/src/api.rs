@@ -3,6 +3,7 @@
 //! Directions are those of the records: `out` went from the device to the target, `in` came back.
 
 mod devices;
+mod grants;
 mod identity;
 mod log;
 mod names;
@@ -11,6 +12,7 @@ mod select;
 mod worker;
 
 pub use devices::{ChangeLabels, DeviceAdded, DeviceState, DeviceView, NewDevice};
+pub use grants::DecideAs;
 pub use identity::{
     AttributeView, InvitationView, Invite, Invited, LoginView, SetAttribute, UserView,
 };

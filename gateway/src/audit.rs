@@ -76,6 +76,18 @@ pub enum Action {
     UserDisable,
     /// A user was enabled.
     UserEnable,
+    /// Access for a while was asked for.
+    GrantRequest,
+    /// A request was approved: the grant lives.
+    GrantApprove,
+    /// A request was denied.
+    GrantDeny,
+    /// A request or a grant was taken back.
+    GrantRevoke,
+    /// A grant was over, or a request that nobody decided.
+    GrantEnd,
+    /// Access for a while was taken without approval.
+    BreakGlass,
     /// Flows were cut by hand.
     FlowsKill,
     /// Another policy came into force, or was refused.
@@ -139,7 +151,7 @@ pub enum Actor {
 /// What it was done to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Object {
-    /// `device`, `user`, `session`, `invitation`, `flow`, `policy`, `config`.
+    /// `device`, `user`, `session`, `invitation`, `grant`, `flow`, `policy`, `config`.
     pub kind: &'static str,
     /// Its name.
     pub name: String,
@@ -243,6 +255,12 @@ impl Action {
             Action::SessionEnd => "session-end",
             Action::UserDisable => "user-disable",
             Action::UserEnable => "user-enable",
+            Action::GrantRequest => "grant-request",
+            Action::GrantApprove => "grant-approve",
+            Action::GrantDeny => "grant-deny",
+            Action::GrantRevoke => "grant-revoke",
+            Action::GrantEnd => "grant-end",
+            Action::BreakGlass => "break-glass",
             Action::FlowsKill => "flows-kill",
             Action::PolicyLoad => "policy-load",
             Action::PolicyApply => "policy-apply",

@@ -5,6 +5,7 @@ mod attributes;
 mod device;
 mod devices;
 mod explain;
+mod grants;
 mod guests;
 mod invite;
 mod janitor;
@@ -20,6 +21,7 @@ mod who;
 mod why;
 
 pub use explain::explain;
+pub(crate) use grants::Decision;
 pub use guests::{MAX_GUEST_KEYS, guests};
 pub use who::Asker;
 
@@ -247,6 +249,7 @@ impl Control {
                 .map(inside::Handle::facts)
                 .unwrap_or_default(),
             sessions: self.store.count_sessions().await.ok(),
+            grants: self.store.count_grants().await.ok(),
             asked: self.asked.view(),
             names: self.name_views(),
         }

@@ -9,6 +9,7 @@
 mod asker;
 mod body;
 mod counts;
+mod grants;
 mod guard;
 mod limits;
 mod problem;
@@ -35,10 +36,15 @@ use postern_proto::device_api::{
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Every path and its methods: for the router's tests, the metrics and `allow`.
-pub const PATHS: [(&str, &str); 10] = [
+/// Every path and its methods: for the router's tests, the metrics and `allow`. `{}` stands for one
+/// segment.
+pub const PATHS: [(&str, &str); 14] = [
     ("/v1/config", "GET"),
     ("/v1/device", "GET"),
+    ("/v1/grants", "GET, POST"),
+    ("/v1/grants/{id}", "DELETE, GET"),
+    ("/v1/grants/{id}/approve", "POST"),
+    ("/v1/grants/{id}/deny", "POST"),
     ("/v1/hello", "GET"),
     ("/v1/join", "POST"),
     ("/v1/keys", "POST"),
@@ -87,6 +93,7 @@ fn build(api: Api) -> Router {
         .route("/v1/posture", post(posture))
         .route("/v1/why", post(why))
         .route("/v1/keys", post(keys))
+        .merge(grants::routes())
         .fallback(no_path)
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
@@ -221,7 +228,7 @@ async fn no_path() -> DeviceProblem {
 }
 
 async fn no_method(request: Request) -> Response {
-    let allowed = methods(request.uri().path()).unwrap_or("");
+    let allowed = known(request.uri().path()).map_or("", |(_, methods)| methods);
     let problem = DeviceProblem::new(
         ErrorCode::BadMethod,
         format!("{} is no method of this path", request.method()),
@@ -234,9 +241,18 @@ async fn no_method(request: Request) -> Response {
     response
 }
 
-fn methods(path: &str) -> Option<&'static str> {
-    let known = PATHS.iter().find(|(known, _)| *known == path);
-    known.map(|(_, methods)| *methods)
+/// Which of [`PATHS`] a path is, and its methods.
+fn known(path: &str) -> Option<(&'static str, &'static str)> {
+    let is = |known: &&(&str, &str)| {
+        let mut segments = path.split('/');
+        let all = known.0.split('/').all(|wanted| {
+            let any = wanted.starts_with('{');
+            let fits = |segment: &str| segment == wanted || (any && !segment.is_empty());
+            segments.next().is_some_and(fits)
+        });
+        all && segments.next().is_none()
+    };
+    PATHS.iter().find(is).copied()
 }
 
 fn answer(value: &impl Serialize) -> Response {

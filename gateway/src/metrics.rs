@@ -37,6 +37,8 @@ pub struct Facts {
     pub inside: inside::Facts,
     /// Logins in force; none where the store cannot be read.
     pub sessions: Option<u64>,
+    /// Requests that wait and grants that live.
+    pub grants: Option<(u64, u64)>,
     /// What devices asked.
     pub asked: CountsView,
     /// What the names of targets mean.

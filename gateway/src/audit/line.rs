@@ -56,7 +56,7 @@ pub struct AuditLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-present" = "device, guest; when known, unless `privacy` drops it"))]
     pub from: Option<String>,
-    /// What it was done to: `device`, `user`, `session`, `invitation`, `flow`, `policy`, `config`, `path`.
+    /// What it was done to: `device`, `user`, `session`, `invitation`, `grant`, `flow`, `policy`, `config`, `path`.
     pub object_kind: &'static str,
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]

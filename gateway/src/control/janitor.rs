@@ -1,4 +1,4 @@
-//! What time alone changes: logins end, and clients hear of another configuration or policy.
+//! What time alone changes: logins and grants end, and clients hear of another configuration or policy.
 
 use super::Control;
 use super::login::session_end;
@@ -55,6 +55,7 @@ impl Control {
         for session in self.store.sessions_due(now).await? {
             self.end_by_age(&session, now, duties).await?;
         }
+        self.end_grants_by_time().await?;
         self.look_for_changes(duties, now).await?;
         while let Some(name) = duties.owed.first().cloned() {
             let _alone = self.changing.lock().await;

@@ -1,4 +1,5 @@
-//! What the control API counts. Labels are closed lists: never a name, never what was sent.
+//! What the control API counts. Labels are closed lists, and names of the
+//! policy: never another name, never what was sent.
 
 use postern_proto::device_api::ErrorCode;
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ pub struct CountsView {
     pub logins: BTreeMap<String, u64>,
     /// Posture reports that were taken.
     pub reports: u64,
+    /// Accesses without approval, by the policy's entry.
+    pub break_glass: BTreeMap<String, u64>,
     /// What a key tried and may not, without an audit line, because that asker has many already.
     pub forbidden_unrecorded: u64,
 }
@@ -41,6 +44,10 @@ impl Counts {
 
     pub(crate) fn report(&self) {
         self.with(|counts| counts.reports += 1);
+    }
+
+    pub(crate) fn break_glass(&self, entry: &str) {
+        self.with(|counts| *counts.break_glass.entry(entry.to_owned()).or_default() += 1);
     }
 
     pub(super) fn answered(&self, path: &'static str, code: Option<ErrorCode>) {

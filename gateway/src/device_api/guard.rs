@@ -4,7 +4,7 @@
 use super::asker::Asker;
 use super::body::bad;
 use super::limits::Kind;
-use super::{Api, Caller, DeviceProblem, PATHS};
+use super::{Api, Caller, DeviceProblem, known};
 use crate::audit::{Action, AuditEvent, Object, Outcome};
 use crate::control;
 use axum::extract::{ConnectInfo, Request, State};
@@ -24,8 +24,7 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let known = PATHS.iter().find(|(path, _)| *path == request.uri().path());
-    let path = known.map_or("other", |(path, _)| *path);
+    let path = known(request.uri().path()).map_or("other", |(path, _)| path);
     let (mut response, asker) = match admit(&api, caller).await {
         Err(problem) => (problem.into_response(), None),
         Ok(asker) => {

@@ -20,6 +20,10 @@ pub(super) enum Kind {
     Report,
     /// New keys of a device.
     Rotation,
+    /// Requests for grants, and decisions, of a device.
+    Grant,
+    /// Access that a device takes without approval.
+    BreakGlass,
     /// Audit lines about what an asker may not.
     Forbidden,
 }
@@ -39,6 +43,8 @@ impl Kind {
             Kind::Guest => (10, 1000),
             Kind::Report => (10, 5000),
             Kind::Rotation => (5, 600_000),
+            Kind::Grant => (20, 3000),
+            Kind::BreakGlass => (3, 600_000),
             Kind::Forbidden => (5, 60_000),
         };
         Pace {

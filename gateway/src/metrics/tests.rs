@@ -43,9 +43,11 @@ fn facts() -> Facts {
                 ..NameView::default()
             },
         ],
+        grants: Some((2, 1)),
         asked: CountsView {
             requests: [(("/v1/device", "ok".to_owned()), 4)].into(),
             logins: [("login-refused".to_owned(), 2)].into(),
+            break_glass: [("nodes".to_owned(), 1)].into(),
             ..CountsView::default()
         },
         worker: WorkerSnapshot {
@@ -183,6 +185,9 @@ fn every_fact_has_its_line() {
         r#"postern_target_name_addresses{name="api.example.com"} 1"#,
         r#"postern_target_name_addresses{name="new.example.com"} 0"#,
         r#"postern_target_name_failures_total{name="api.example.com"} 2"#,
+        r#"postern_break_glass_total{entry="nodes"} 1"#,
+        r#"postern_grants{state="waits"} 2"#,
+        r#"postern_grants{state="live"} 1"#,
         "postern_policy_generation 2",
         "postern_policy_reload_success 1",
         r#"postern_queue_depth{queue="flow-log"} 1"#,

@@ -264,6 +264,30 @@ fn examples() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
+            "RequestGrant",
+            json!(RequestGrant {
+                id: "222222222222".into(),
+                target: "nodes".into(),
+                seconds: 60,
+                reason: "INC-42".into(),
+                break_glass: true,
+            }),
+        ),
+        (
+            "DecideGrant",
+            json!(DecideGrant {
+                reason: Some("INC-42".into())
+            }),
+        ),
+        (
+            "Grants",
+            json!(Grants {
+                own: vec![grant()],
+                to_decide: vec![grant()],
+                left_out: 1,
+            }),
+        ),
+        (
             "ApiError",
             json!(ApiError {
                 code: ErrorCode::Taken,
@@ -274,6 +298,29 @@ fn examples() -> Vec<(&'static str, Value)> {
     ];
     all.extend(starts.map(|start| ("LoginStart", json!(start))));
     all
+}
+
+fn grant() -> GrantView {
+    GrantView {
+        id: "222222222222".into(),
+        state: GrantState::Revoked,
+        device: "ana-laptop".into(),
+        user: Some("ana".into()),
+        target: "nodes".into(),
+        seconds: 60,
+        reason: "INC-42".into(),
+        break_glass: false,
+        entry: "nodes in an emergency".into(),
+        asked: 1,
+        decide_by: 2,
+        decided: Some(3),
+        decided_by: Some("bob".into()),
+        word: Some("be quick".into()),
+        since: Some(4),
+        until: Some(5),
+        ended: Some(6),
+        ended_by: Some("bob".into()),
+    }
 }
 
 /// Names, kinds and what must be there. Patterns and numbers are for the fuzzer.

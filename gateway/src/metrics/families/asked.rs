@@ -35,6 +35,25 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
             "Posture reports that were taken.",
             one(asked.reports),
         ),
+        counter(
+            "postern_break_glass_total",
+            "Accesses that somebody took without approval, by the entry of the policy's grants.",
+            asked
+                .break_glass
+                .iter()
+                .map(|(entry, n)| (vec![("entry", entry.as_str())], *n))
+                .collect(),
+        ),
+        gauge(
+            "postern_grants",
+            "Requests for grants that wait, and grants that live.",
+            facts
+                .grants
+                .into_iter()
+                .flat_map(|(waiting, live)| [("waits", waiting), ("live", live)])
+                .map(|(state, n)| (vec![("state", state)], n))
+                .collect(),
+        ),
         gauge(
             "postern_sessions",
             "Logins in force.",
