@@ -6,13 +6,14 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use postern_proto::device_api::{
-    self, ApiError, JoinRequest, LoginFinish, LoginStart, PORT, PostureReport, RotateRequest,
-    WhyRequest,
+    self, ApiError, DecideGrant, JoinRequest, LoginFinish, LoginStart, PORT, PostureReport,
+    RequestGrant, RotateRequest, WhyRequest,
 };
 use postern_stack::driver::Connector;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -45,6 +46,18 @@ pub enum Call {
     Why(WhyRequest),
     /// Another key for the device.
     Rotate(RotateRequest),
+    /// Own requests, and those to decide about.
+    Grants,
+    /// One of them.
+    Grant(String),
+    /// Access for a while.
+    RequestGrant(RequestGrant),
+    /// Yes to somebody else's request.
+    ApproveGrant(String, DecideGrant),
+    /// No to it.
+    DenyGrant(String, DecideGrant),
+    /// Takes a request back, or ends a grant.
+    EndGrant(String),
 }
 
 /// Why a call brought nothing.
@@ -70,11 +83,17 @@ pub struct Api {
 }
 
 impl Call {
-    fn request(&self) -> (Method, &'static str, Option<serde_json::Result<Vec<u8>>>) {
+    fn request(
+        &self,
+    ) -> (
+        Method,
+        Cow<'static, str>,
+        Option<serde_json::Result<Vec<u8>>>,
+    ) {
         fn body<T: Serialize>(body: &T) -> Option<serde_json::Result<Vec<u8>>> {
             Some(serde_json::to_vec(body))
         }
-        match self {
+        let (method, path, body) = match self {
             Call::Join(with) => (Method::POST, "/v1/join", body(with)),
             Call::Device => (Method::GET, "/v1/device", None),
             Call::Config => (Method::GET, "/v1/config", None),
@@ -85,7 +104,18 @@ impl Call {
             Call::LogOut => (Method::POST, device_api::LOGOUT, None),
             Call::Why(with) => (Method::POST, "/v1/why", body(with)),
             Call::Rotate(with) => (Method::POST, "/v1/keys", body(with)),
-        }
+            Call::Grants => (Method::GET, "/v1/grants", None),
+            Call::RequestGrant(with) => (Method::POST, "/v1/grants", body(with)),
+            Call::Grant(id) => return (Method::GET, of_grant(id, ""), None),
+            Call::EndGrant(id) => return (Method::DELETE, of_grant(id, ""), None),
+            Call::ApproveGrant(id, with) => {
+                return (Method::POST, of_grant(id, "/approve"), body(with));
+            }
+            Call::DenyGrant(id, with) => {
+                return (Method::POST, of_grant(id, "/deny"), body(with));
+            }
+        };
+        (method, path.into(), body)
     }
 }
 
@@ -118,7 +148,7 @@ impl Api {
         let body = body.transpose().map_err(nonsense)?.unwrap_or_default();
         let request = Request::builder()
             .method(method)
-            .uri(path)
+            .uri(path.as_ref())
             .header(HOST, self.at.to_string())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
@@ -146,6 +176,12 @@ impl Api {
         };
         understand(status, &body)
     }
+}
+
+/// An id has no character that a path would need to escape; of any other the gateway says so.
+fn of_grant(id: &str, rest: &str) -> Cow<'static, str> {
+    let plain: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("/v1/grants/{plain}{rest}").into()
 }
 
 /// What a call's answer holds.

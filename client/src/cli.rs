@@ -12,6 +12,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod grants;
 mod join;
 mod login;
 mod terminal;
@@ -73,6 +74,16 @@ enum Command {
     Logout(verbs::Named),
     /// Ask the gateway whether it would let something through, and why. Exit code 0: yes, 1: no.
     Why(verbs::WhyArgs),
+    /// Ask for access for a while. Somebody else approves it.
+    Request(grants::RequestArgs),
+    /// Show your requests, and those of others that you may decide about.
+    Requests(verbs::Named),
+    /// Approve somebody else's request.
+    Approve(grants::DecideArgs),
+    /// Deny somebody else's request.
+    Deny(grants::DecideArgs),
+    /// Take a request back, or end a grant before its time.
+    Withdraw(grants::WithdrawArgs),
     /// Make a new key for this device. No connection is dropped.
     RotateKey(verbs::Named),
 }
@@ -116,6 +127,11 @@ pub fn main() -> ExitCode {
         Command::Login(args) => login::login(&cli.run_dir, args),
         Command::Logout(args) => verbs::logout(&cli.run_dir, args),
         Command::Why(args) => verbs::why(&cli.run_dir, args),
+        Command::Request(args) => grants::request(&cli.run_dir, args),
+        Command::Requests(args) => grants::requests(&cli.run_dir, args),
+        Command::Approve(args) => grants::approve(&cli.run_dir, args),
+        Command::Deny(args) => grants::deny(&cli.run_dir, args),
+        Command::Withdraw(args) => grants::withdraw(&cli.run_dir, args),
         Command::RotateKey(args) => verbs::rotate_key(&cli.run_dir, args),
     };
     match result {
@@ -273,6 +289,12 @@ mod tests {
             "logout ana",
             "why 192.0.2.10:22",
             "why db.example.com:5432/tcp --name ana -o json",
+            "request nodes --for 1h --reason INC-42 --wait",
+            "request 192.0.2.10:22 --for 30m --reason INC-42 --break-glass --name ana -o json",
+            "requests ana -o json",
+            "approve 222222222222 --reason checked",
+            "deny 222222222222",
+            "withdraw 222222222222",
             "rotate-key",
             "up ana",
         ] {
@@ -282,6 +304,10 @@ mod tests {
         for line in [
             "join",
             "why",
+            "request nodes --reason INC-42",
+            "request nodes --for 1h",
+            "request nodes --for 1h --reason x",
+            "approve",
             "login --device-code --email a@b",
             "login --status --email a@b",
         ] {

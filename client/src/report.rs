@@ -6,7 +6,7 @@ use postern_io::offload::Offloads;
 use postern_proto::control::Message;
 use postern_proto::device_api::{DeviceStatus, State};
 use postern_proto::keys::PublicKey;
-use postern_proto::now::Now;
+use postern_proto::now::{Now, Wall};
 use postern_proto::path_mtu::Known;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -155,11 +155,15 @@ impl Report {
         identity: &Identity,
         status: &Status,
         offload: Offloads,
-        heard: Heard,
+        mut heard: Heard,
         now: Now,
     ) -> Report {
         let profile = &identity.profile;
         let seconds = now.wall.seconds();
+        // It was heard a while ago.
+        if let Some(device) = &mut heard.device {
+            device.grants.retain(|grant| seconds < grant.until);
+        }
         let session = heard.device.as_ref().and_then(|it| it.session.as_ref());
         let until = session.and_then(|session| session.until);
         let age = status
@@ -345,7 +349,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// How the device stands, its login and its posture checks, a line each.
+/// How the device stands, its login, its grants and its posture checks, a line each.
 #[must_use]
 pub fn standing(device: &DeviceStatus, login_ends_in: Option<u64>) -> String {
     let user = device.user.as_deref().unwrap_or("no user");
@@ -374,6 +378,20 @@ pub fn standing(device: &DeviceStatus, login_ends_in: Option<u64>) -> String {
         let by = format!("{} {issuer}", session.method);
         text += &format!("login           {}, {ends}\n", plain(by.trim_end()));
     }
+    for grant in &device.grants {
+        let glass = if grant.break_glass {
+            ", break-glass"
+        } else {
+            ""
+        };
+        text += &format!(
+            "grant           {} {} until {}{glass}: {}\n",
+            plain(&grant.id),
+            plain(&grant.target),
+            moment(grant.until),
+            plain(&grant.reason)
+        );
+    }
     for check in &device.posture {
         let holds = if check.holds { "holds" } else { "FAILS" };
         text += &format!(
@@ -384,6 +402,12 @@ pub fn standing(device: &DeviceStatus, login_ends_in: Option<u64>) -> String {
         );
     }
     text
+}
+
+/// Seconds since 1970 as date and time.
+pub(crate) fn moment(seconds: u64) -> String {
+    let text = Wall(seconds.saturating_mul(1_000_000_000)).rfc3339();
+    text.split('.').next().unwrap_or(&text).to_owned() + "Z"
 }
 
 /// `192.0.2.10` for a single address, `192.0.2.0/24` for more.
@@ -431,7 +455,7 @@ fn bytes(count: u64) -> String {
 mod tests {
     use super::*;
     use postern_io::offload::{Half, HalfState};
-    use postern_proto::device_api::{CheckView, SessionView};
+    use postern_proto::device_api::{CheckView, LiveGrant, SessionView};
 
     fn report() -> Report {
         Report {
@@ -508,7 +532,13 @@ mod tests {
             }],
             preshared_key: true,
             key_since: 1_800_000_000,
-            grants: Vec::new(),
+            grants: vec![LiveGrant {
+                id: "222222222222".to_owned(),
+                target: "nodes".to_owned(),
+                reason: "INC-42\u{1b}[31m".to_owned(),
+                break_glass: true,
+                until: 1_800_003_610,
+            }],
         }
     }
 
@@ -522,6 +552,7 @@ mod tests {
             "device          ana-laptop (ana@example.com, sre): needs a login: `postern login`; it reaches nothing",
             "login           oidc https://idp.example.com, ends in 8 min",
             "posture         disk-encrypted: FAILS; expected on, received off?[31m",
+            "grant           222222222222 nodes until 2027-01-15T09:00:10Z, break-glass: INC-42?[31m",
             "received        12 kB in 9 packets",
             "mtu             1328 (the path carries no more; configured 1420)",
             "include         192.0.2.10, 198.51.100.0/24",

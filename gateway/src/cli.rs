@@ -6,6 +6,7 @@ mod check;
 mod device;
 mod failure;
 mod flows;
+mod grant;
 mod invite;
 mod output;
 mod policy;
@@ -68,6 +69,9 @@ enum Verb {
     /// List or end logins.
     #[command(subcommand)]
     Session(session::Verb),
+    /// List, approve, deny or revoke access for a while.
+    #[command(subcommand)]
+    Grant(grant::Verb),
     /// Show how the running gateway does.
     Status(status::Verb),
     /// List, follow or cut flows.
@@ -106,6 +110,7 @@ fn obey(verb: Verb) -> Result<u8, Failure> {
         Verb::Device(verb) => wait(verb.obey()),
         Verb::User(verb) => wait(verb.obey()),
         Verb::Session(verb) => wait(verb.obey()),
+        Verb::Grant(verb) => wait(verb.obey()),
         Verb::Status(verb) => wait(verb.obey()),
         Verb::Flows(verb) => wait(verb.obey()),
         Verb::Policy(verb) => wait(verb.obey()),
@@ -206,6 +211,10 @@ mod tests {
             "user enable ana@example.com",
             "session list --all -o json",
             "session revoke abcdefghijkm",
+            "grant list --all -o json",
+            "grant approve k7m2p9qxabcd --as bob@example.com --reason checked",
+            "grant deny k7m2p9qxabcd k7m2p9qxabce",
+            "grant revoke k7m2p9qxabcd -c gateway.yaml",
             "status -o json",
             "flows list --device ana --to 192.0.2.10:22/tcp",
             "flows tail --user ana@example.com -o json",
@@ -243,6 +252,7 @@ mod tests {
             "device attribute ana",
             "user disable",
             "session revoke",
+            "grant approve --as bob@example.com",
             "flows kill",
             "flows list --verdict maybe",
             "flows list --to 192.0.2.300",

@@ -11,10 +11,10 @@ use std::path::Path;
 #[derive(Debug, clap::Args)]
 pub(super) struct Named {
     /// Which tunnel; needed only when several are up.
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// How to show the result.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 #[derive(Debug, clap::Args)]
