@@ -7,6 +7,7 @@
 //! | `attempt` | a line of the flow log as what was asked, by whom, and what came of it |
 //! | `past` | how whoever made an attempt stood then |
 //! | `plan` | attempts judged again under another policy: what would have been different |
+//! | `suggest` | the tightest policy that keeps what was used |
 //! | `diff` | what another policy says otherwise |
 //!
 //! No file and no clock: whoever calls reads the log and the store.
@@ -16,6 +17,7 @@ pub mod diff;
 pub mod facts;
 pub mod past;
 pub mod plan;
+pub mod suggest;
 
 pub use attempt::Attempt;
 pub use facts::{BadFacts, FactsText};

@@ -146,6 +146,7 @@ impl World {
             Step::Reload { policy, busy_ms } => {
                 let (rules, policy) = Rules::draw(u64::from(policy))?;
                 self.policy = Arc::new(policy);
+                self.kept.keep(&self.policy);
                 self.gateway
                     .set_policy(Arc::clone(&self.policy), self.now.mono);
                 self.model.reload(rules);

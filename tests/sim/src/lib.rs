@@ -14,6 +14,7 @@
 //! | [`packet`] | packets, made and read apart from the code under test |
 //! | [`policy`], [`state`], [`model`] | the oracle: rules by a scan, how devices stand, flows by a map |
 //! | [`check`] | what was seen against what had to be |
+//! | [`replay`] | the records, judged again: nothing changes |
 //! | [`shrink`] | the fewest steps that still fail |
 //!
 //! A world is its seed and its steps. Two things are not seeded: the ephemeral keys and the
@@ -30,6 +31,7 @@ pub mod net;
 pub mod packet;
 mod path;
 pub mod policy;
+pub mod replay;
 pub mod shrink;
 pub mod speech;
 pub mod state;
@@ -55,7 +57,7 @@ pub fn steps_of(seed: u64, count: usize) -> Vec<Step> {
 /// # Errors
 /// What went wrong, in words; a panic is one of those things.
 pub fn run(seed: u64, steps: &[Step]) -> Result<Tally, String> {
-    let played = catch_unwind(AssertUnwindSafe(|| World::new(seed, false)?.play(steps)));
+    let played = catch_unwind(AssertUnwindSafe(|| World::new(seed, true)?.play(steps)));
     played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());

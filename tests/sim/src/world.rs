@@ -8,6 +8,7 @@ use crate::model::{Device, Model};
 use crate::net::{Datagram, Net, Outs, receiver};
 use crate::packet::{self, Key, Packet};
 use crate::policy::{Rules, subject};
+use crate::replay::Kept;
 use crate::steps::Step;
 use crate::target::Targets;
 use postern_engine::gateway::Gateway;
@@ -52,6 +53,7 @@ pub struct World {
     pub(crate) net: Net,
     pub(crate) model: Model,
     pub(crate) watch: Watch,
+    pub(crate) kept: Kept,
     /// Counts the gateway's runs.
     pub(crate) boot: u64,
     pub(crate) booted: Now,
@@ -98,6 +100,8 @@ impl World {
         let key = PrivateKey::from_random(dice.key());
         let (rules, policy) = Rules::draw(dice.roll(256))?;
         let policy = Arc::new(policy);
+        let mut kept = Kept::default();
+        kept.keep(&policy);
         let model = Model::new(Arc::new(rules), own(), LIMITS, now);
         let settings = gateway::settings(1, dice.bits());
         let worker = settings.shard;
@@ -120,6 +124,7 @@ impl World {
             net: Net::new(dice.bits()),
             model,
             watch: Watch::new(keep_records, worker),
+            kept,
             boot: 1,
             booted: now,
             policy,
@@ -162,6 +167,7 @@ impl World {
         self.run_for(Duration::from_secs(2))?;
         self.check()?;
         self.stop(crate::steps::Stop::ShutDown)?;
+        self.kept.replay(&self.watch.stream)?;
         let laptops: u64 = self.laptops.iter().map(|laptop| laptop.received).sum();
         Ok(Tally {
             packets: self.targets.received + laptops,
@@ -440,15 +446,21 @@ impl World {
     }
 
     /// A device as the store knows it.
-    pub(crate) fn enrolled(&self, n: usize, device: &Device) -> postern_engine::identity::Device {
-        postern_engine::identity::Device {
+    pub(crate) fn enrolled(
+        &mut self,
+        n: usize,
+        device: &Device,
+    ) -> postern_engine::identity::Device {
+        let mut enrolled = postern_engine::identity::Device {
             name: device.subject.device.clone(),
             user: device.subject.user.clone(),
             groups: device.subject.groups.clone(),
             key: self.laptops[n].public,
             addresses: device.addresses.clone(),
             standing: device.subject.standing.clone(),
-        }
+        };
+        self.kept.note(&mut enrolled, self.now.wall);
+        enrolled
     }
 
     fn at(&mut self, at: Mono, event: Event) {
