@@ -232,6 +232,7 @@ mod tests {
             "policy test",
             "policy explain --user u --group g --to 192.0.2.10:22/tcp",
             "policy plan new.yaml --since 7d -o json",
+            "policy suggest --since 30d",
             "policy status",
             "policy reload",
         ] {

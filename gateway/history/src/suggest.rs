@@ -25,6 +25,9 @@ use test::{Sample, samples};
 /// for more keeps its own.
 const MAX_USED: usize = 10_000;
 
+/// A policy has at least one rule.
+const NOTHING: &str = "  - { name: nothing was used, action: deny, from: anyone, to: anything }";
+
 /// Gathers what was used of one policy.
 #[derive(Debug)]
 pub struct Suggest<'p> {
@@ -287,11 +290,10 @@ fn write_rules(text: &mut String, rules: &[(Tree, bool)], suggestion: &Suggestio
         .iter()
         .map(|used| (used.rule.as_str(), used))
         .collect();
-    let _ = writeln!(
-        text,
-        "\nrules:{}",
-        if rules.is_empty() { " []" } else { "" }
-    );
+    text.push_str("\nrules:\n");
+    if rules.is_empty() {
+        let _ = writeln!(text, "{NOTHING}");
+    }
     for (rule, narrowed) in rules {
         let name = rule.get("name").and_then(Tree::text);
         if let Some(used) = name

@@ -1,6 +1,7 @@
-//! `policy check|test|explain|plan|status|reload`.
+//! `policy check|test|explain|plan|suggest|status|reload`.
 
 mod plan;
+mod suggest;
 
 use super::output::{self, Output};
 use super::{Failure, Where};
@@ -53,6 +54,7 @@ pub(super) enum Verb {
         output: Output,
     },
     Plan(plan::Verb),
+    Suggest(suggest::Verb),
     /// Show which policy is in force and whether the file on disk was refused.
     Status {
         #[command(flatten)]
@@ -101,6 +103,7 @@ impl Verb {
                 Ok(u8::from(!said.allow))
             }
             Verb::Plan(verb) => verb.obey().await,
+            Verb::Suggest(verb) => verb.obey().await,
             Verb::Status { place, output } => {
                 let status: PolicyStatus = place.client()?.1.get("/v1/policy/status").await?;
                 match output {
