@@ -245,10 +245,11 @@ impl Maker {
         };
         let _ = write!(
             to,
-            "{{\"schema\":2,\"kind\":\"flow\",\"gateway\":\"gw-eu-1\",\"boot\":\"3\",\"worker\":{},\"seq\":{n},\"time\":\"{}\",\"state\":\"{state}\",\"verdict\":\"{verdict}\",\"rule\":\"{rule}\",\"policy\":\"9f2b4c6e1a7d3f5b8c0e2d4f6a8b1c3e5d7f9a0b2c4d6e8f1a3b5c7d9e0f2a4b\",\"user\":\"user{who:03}@example.com\",\"groups\":[\"platform\",\"sre\"],\"device\":\"laptop-{who:03}\",\"device_key\":\"mLxJzV{:02}\",\"client_outer\":\"198.51.100.{}:51820\",\"protocol\":\"tcp\",\"src_address\":\"100.96.0.{who}\",\"src_port\":{port},\"dst_address\":\"192.0.2.{place}\",\"dst_port\":22,\"target\":\"node-{place:02}\",\"egress_address\":\"192.0.2.1\",\"egress_port\":{port}",
+            "{{\"schema\":4,\"kind\":\"flow\",\"gateway\":\"gw-eu-1\",\"boot\":\"3\",\"worker\":{},\"seq\":{n},\"time\":\"{}\",\"state\":\"{state}\",\"verdict\":\"{verdict}\",\"rule\":\"{rule}\",\"policy\":\"9f2b4c6e1a7d3f5b8c0e2d4f6a8b1c3e5d7f9a0b2c4d6e8f1a3b5c7d9e0f2a4b\",\"user\":\"user{who:03}@example.com\",\"groups\":[\"platform\",\"sre\"],\"device\":\"laptop-{who:03}\",\"device_key\":\"mLxJzV{:02}\",\"facts\":\"{:016x}\",\"client_outer\":\"198.51.100.{}:51820\",\"protocol\":\"tcp\",\"src_address\":\"100.96.0.{who}\",\"src_port\":{port},\"dst_address\":\"192.0.2.{place}\",\"dst_port\":22,\"target\":\"node-{place:02}\",\"egress_address\":\"192.0.2.1\",\"egress_port\":{port}",
             0,
             rfc3339(now),
             who % 100,
+            who * 1000 + (now + DAYS * DAY - END) / DAY,
             who,
         );
     }
