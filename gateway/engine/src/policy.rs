@@ -13,6 +13,7 @@
 //! | `subject` | who asks, in the numbers of one policy |
 //! | `index` | the first rule that applies, at a cost that does not grow with the rules |
 //! | `when` | time windows |
+//! | `grants` | who may ask for more, for a while; what a device was given |
 //! | `state` | what of a device a verdict rests on, and until when |
 //! | `explain`, `sentence` | the verdict in words, and the nearest rule that would have allowed |
 //! | `view` | the policy as it was written |
@@ -24,6 +25,7 @@ mod cases;
 mod error;
 mod explain;
 mod fields;
+mod grants;
 mod index;
 mod nearest;
 mod port;
@@ -45,7 +47,8 @@ mod tests;
 
 pub use cases::TestOutcome;
 pub use error::{PolicyError, PolicyErrors};
-pub use explain::{Explanation, Failed, Nearest};
+pub use explain::{Explanation, Failed, InShadow, Nearest};
+pub use grants::{GrantEntry, Refusal};
 pub use postern_proto::device_api::CheckView as Check;
 pub use rule::{Condition, Mode};
 pub use subject::SubjectIndex;
@@ -56,11 +59,12 @@ pub use view::{DestinationView, Machines, PortRange, RuleView, Who};
 use crate::standing::Standing;
 use cases::Case;
 use error::Place;
+use grants::Entry;
 use index::Index;
 use ipnet::IpNet;
 use postern_proto::now::Wall;
 use posture::Checks;
-use rule::{Action, Destination, DestinationId, Rule};
+use rule::{Action, Destination, DestinationId, From, Rule};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +94,7 @@ pub struct Policy {
     index: Index,
     /// All rules, where some are in shadow.
     with_shadow: Option<Index>,
+    grants: Vec<Entry>,
     cases: Vec<Case>,
     /// The time windows of its rules, each once.
     windows: Vec<Arc<Window>>,
@@ -184,8 +189,9 @@ impl Policy {
         if !faults.is_empty() {
             return Err(faults.finish());
         }
-        let ages = draft.rules.iter().filter_map(|rule| rule.from.session_age);
-        let ages: BTreeSet<Duration> = ages.collect();
+        let rules = draft.rules.iter().map(|rule| &rule.from);
+        let asked = rules.chain(draft.grants.iter().map(|entry| &entry.from));
+        let ages: BTreeSet<Duration> = asked.filter_map(|from| from.session_age).collect();
         Ok(Policy {
             hash: PolicyHash::of(source),
             names: draft.names,
@@ -196,6 +202,7 @@ impl Policy {
             rules: draft.rules,
             index,
             with_shadow,
+            grants: draft.grants,
             cases: draft.cases,
             windows: draft.windows.list,
         })
@@ -227,13 +234,15 @@ impl Policy {
                 .as_ref()
                 .map_or(Vec::new(), |login| self.names.of_login(login)),
             outer: who.standing.outer.map(|at| at.to_canonical()),
+            grants: self.given(&who.standing.grants),
             timeless: false,
             checks: self.checks.held_until(&who.standing),
             session: posture::session(&who.standing),
         }
     }
 
-    /// May `who` open a flow to `to` now? The first rule that applies decides; none is a denial.
+    /// May `who` open a flow to `to` now? The first rule that applies decides; where none does, a
+    /// grant that lives allows; all else is a denial.
     ///
     /// The cost depends on the prefixes that cover the address and on the groups of `who`, not on
     /// the number of rules.
@@ -248,7 +257,9 @@ impl Policy {
         if who.policy != self.hash {
             return denied;
         }
-        self.first(&self.index, who, &to.canonical(), now)
+        let to = to.canonical();
+        self.first(&self.index, who, &to, now)
+            .or_else(|| self.granted(who, &to, now))
             .unwrap_or(denied)
     }
 
@@ -278,24 +289,29 @@ impl Policy {
         })
     }
 
-    /// The name of a rule, `default` where no rule matched.
+    /// The name of a rule or of the entry behind a grant, `default` where nothing matched.
     #[must_use]
     pub fn rule_name(&self, id: RuleId) -> &str {
-        self.rule(id).map_or(DEFAULT_RULE, |rule| &rule.name)
+        let rule = self.rule(id).map(|rule| &rule.name);
+        let name = rule.or_else(|| self.entry(id).map(|entry| &entry.name));
+        name.map_or(DEFAULT_RULE, String::as_str)
     }
 
-    /// The line of the file where a rule stands; none for the default.
+    /// The line of the file where a rule or an entry stands; none for the default.
     #[must_use]
     pub fn rule_line(&self, id: RuleId) -> Option<usize> {
-        self.rule(id).map(|rule| rule.line)
+        let rule = self.rule(id).map(|rule| rule.line);
+        rule.or_else(|| self.entry(id).map(|entry| entry.line))
     }
 
-    /// Every rule in the order of the file, the default last.
+    /// Every rule in the order of the file, then every entry of `grants:`, the default last.
     pub fn rule_names(&self) -> impl Iterator<Item = (RuleId, &str)> {
-        (0u32..)
-            .zip(&self.rules)
-            .map(|(id, rule)| (RuleId::Rule(id), rule.name.as_str()))
-            .chain([(RuleId::Default, DEFAULT_RULE)])
+        let rules = (0u32..).zip(&self.rules);
+        let rules = rules.map(|(id, rule)| (RuleId::Rule(id), rule.name.as_str()));
+        let grants = (0u32..).zip(&self.grants);
+        let grants = grants.map(|(id, entry)| (RuleId::Grant(id), entry.name.as_str()));
+        let default = [(RuleId::Default, DEFAULT_RULE)];
+        rules.chain(grants).chain(default)
     }
 
     /// The name of a target.
@@ -379,6 +395,12 @@ impl Policy {
         }
     }
 
+    /// What a rule or an entry asks of who asks.
+    fn from(&self, id: RuleId) -> Option<&From> {
+        let rule = self.rule(id).map(|rule| &rule.from);
+        rule.or_else(|| self.entry(id).map(|entry| &entry.from))
+    }
+
     fn destination(&self, id: DestinationId) -> Option<&Destination> {
         usize::try_from(id.0)
             .ok()
@@ -399,6 +421,7 @@ pub fn empty() -> Policy {
         rules: Vec::new(),
         index: Index::default(),
         with_shadow: None,
+        grants: Vec::new(),
         cases: Vec::new(),
         windows: Vec::new(),
     }

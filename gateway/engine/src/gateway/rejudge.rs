@@ -162,7 +162,10 @@ impl Gateway {
             return CloseReason::GrantEnded;
         }
         let who = flow.policy.index(&device.subject);
-        match flow.policy.lost(flow.rule, &who, now.wall) {
+        match flow
+            .policy
+            .lost(flow.rule, &who, &tuple(&flow.key), now.wall)
+        {
             Some(Condition::SessionAge | Condition::Issuer | Condition::Amr | Condition::Acr) => {
                 CloseReason::Session
             }

@@ -31,8 +31,31 @@ pub struct Explanation {
     pub subject: Subject,
     /// Where to.
     pub to: Tuple,
+    /// Where a grant decided: its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
     /// For a denial, the allowing rule that fails the least; none if no rule allows anything.
     pub nearest: Option<Nearest>,
+    /// Where no rule matched, the entry of `grants:` by which the subject may ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requestable: Option<String>,
+    /// What to type to ask by that entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ask: Option<String>,
+    /// Where a rule in shadow would decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<InShadow>,
+}
+
+/// What a rule in `mode: shadow` would say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InShadow {
+    /// Would the flow be opened?
+    pub allow: bool,
+    /// That rule.
+    pub rule: String,
+    /// Its line.
+    pub line: Option<usize>,
 }
 
 /// A rule that would have allowed.
@@ -86,6 +109,13 @@ impl Policy {
         } else {
             self.nearest(&index, who, to, verdict, now)
         };
+        let requestable = match verdict.rule() {
+            RuleId::Default => self.requestable(&index, &to.canonical(), now),
+            RuleId::Rule(_) | RuleId::Grant(_) => None,
+        };
+        let (requestable, ask) = requestable.unzip();
+        let grant = verdict.grant().and_then(|at| who.standing.grants.get(at));
+        let shadow = self.shadow(&index, to, now);
         Explanation {
             verdict,
             allow: verdict.allows(),
@@ -95,7 +125,15 @@ impl Policy {
             policy: self.hash(),
             subject: who.clone(),
             to: *to,
+            grant: grant.map(|grant| grant.id.to_string()),
             nearest,
+            requestable: requestable.map(str::to_owned),
+            ask,
+            shadow: shadow.map(|shadow| InShadow {
+                allow: shadow.allows(),
+                rule: self.rule_name(shadow.rule()).to_owned(),
+                line: self.rule_line(shadow.rule()),
+            }),
         }
     }
 
@@ -241,6 +279,9 @@ impl fmt::Display for Explanation {
         if let Some(target) = &self.target {
             write!(f, "\n  target: {target}")?;
         }
+        if let Some(grant) = &self.grant {
+            write!(f, "\n  grant: {grant}")?;
+        }
         write!(f, "\n  policy: {}", self.policy)?;
         if let Some(nearest) = &self.nearest {
             let Nearest { rule, line, .. } = nearest;
@@ -250,6 +291,16 @@ impl fmt::Display for Explanation {
             )?;
             for failed in &nearest.failed {
                 write!(f, "\n    - {}", failed.sentence)?;
+            }
+        }
+        if let Some(ask) = &self.ask {
+            write!(f, "\n  you may ask: {ask}")?;
+        }
+        if let Some(InShadow { allow, rule, line }) = &self.shadow {
+            let action = if *allow { "allow" } else { "deny" };
+            write!(f, "\n  in shadow: {action} by {rule}")?;
+            if let Some(line) = line {
+                write!(f, " (line {line})")?;
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use super::address::{self, AddressSet};
 use super::cases::{self, Case};
 use super::error::{Faults, Place};
 use super::fields::{Fields, entries, is_word, list, word};
+use super::grants::{self, Entry};
 use super::nearest::nearest;
 use super::port::{self, PortSet};
 use super::posture::Checks;
@@ -29,6 +30,9 @@ pub(super) struct Draft {
     pub(super) rules: Vec<Rule>,
     /// For each rule where it stands, and whether it was read without a fault.
     pub(super) marks: Vec<(Place, bool)>,
+    pub(super) grants: Vec<Entry>,
+    /// For each grant where it stands.
+    pub(super) grant_marks: Vec<Place>,
     pub(super) cases: Vec<Case>,
     /// The time windows of its rules.
     pub(super) windows: Windows,
@@ -62,7 +66,7 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
         faults.add(Place::default(), "the policy is empty", help);
         return reader.draft;
     }
-    let known = ["version", "targets", "posture", "rules", "tests"];
+    let known = ["version", "targets", "posture", "rules", "grants", "tests"];
     let Some(fields) = Fields::read(root, "the policy", &known, faults) else {
         return reader.draft;
     };
@@ -88,8 +92,13 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
             .unwrap_or_default()
             .iter()
             .for_each(|item| reader.rule(item, faults));
-        reader.rule_names_are_distinct(faults);
     }
+    if let Some(node) = fields.get("grants") {
+        for item in grants::items(node, faults) {
+            reader.grant(item, faults);
+        }
+    }
+    reader.names_are_distinct(faults);
     if let Some(node) = fields.get("tests") {
         let items = list(
             node,
@@ -105,8 +114,9 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
     reader.draft
 }
 
-struct Reader {
-    draft: Draft,
+/// What has been read so far.
+pub(super) struct Reader {
+    pub(super) draft: Draft,
     /// None where the target has a fault: its rules are not faults as well.
     targets: HashMap<String, Option<DestinationId>, FixedState>,
     target_names: Vec<String>,
@@ -183,7 +193,7 @@ impl Reader {
                 "write `from: { groups: [platform] }`, or `from: anyone`",
                 faults,
             )
-            .and_then(|node| who::read(node, &mut self.draft, faults));
+            .and_then(|node| who::read(node, "from", &mut self.draft, faults));
         let to = fields
             .need(
                 "to",
@@ -194,11 +204,7 @@ impl Reader {
         let (when, until) = (fields.get("when"), fields.get("until"));
         let when = self.draft.windows.read(when, until, faults);
         let at = name_at.map_or(node.at, |node| node.at);
-        if name == Some(DEFAULT_RULE) {
-            let message =
-                "a rule cannot be called `default`: so the records call the absence of a rule";
-            faults.add(at, message, "give it another name");
-        }
+        is_not_default(name.unwrap_or_default(), "a rule", at, faults);
         // A rule with a fault keeps its name and its place: tests may refer to it.
         let sound = faults.len() == before && to.is_some();
         self.draft.marks.push((at, sound));
@@ -215,7 +221,20 @@ impl Reader {
         });
     }
 
-    fn place(&mut self, node: &Node, faults: &mut Faults<'_>) -> Option<Vec<DestinationId>> {
+    fn grant(&mut self, node: &Node, faults: &mut Faults<'_>) {
+        if let Some((at, entry)) = grants::read(node, self, faults) {
+            is_not_default(&entry.name, "a grant", at, faults);
+            self.draft.grant_marks.push(at);
+            self.draft.grants.push(entry);
+        }
+    }
+
+    /// `[nodes, { addresses: […], ports: […] }]`, or `anything`.
+    pub(super) fn place(
+        &mut self,
+        node: &Node,
+        faults: &mut Faults<'_>,
+    ) -> Option<Vec<DestinationId>> {
         match &node.value {
             Value::Text(text) if text == ANYTHING => Some(vec![self.anything()]),
             Value::Text(text)
@@ -285,24 +304,35 @@ impl Reader {
         id
     }
 
-    fn rule_names_are_distinct(&self, faults: &mut Faults<'_>) {
-        let mut lines: HashMap<&str, usize, FixedState> = HashMap::default();
-        for (rule, (at, _)) in self.draft.rules.iter().zip(&self.draft.marks) {
-            if rule.name.is_empty() {
+    fn names_are_distinct(&self, faults: &mut Faults<'_>) {
+        let rules = self.draft.rules.iter().zip(&self.draft.marks);
+        let rules = rules.map(|(rule, (at, _))| ("rules", rule.name.as_str(), *at));
+        let grants = self.draft.grants.iter().zip(&self.draft.grant_marks);
+        let grants = grants.map(|(grant, at)| ("grants", grant.name.as_str(), *at));
+        let mut seen: HashMap<&str, (&str, usize), FixedState> = HashMap::default();
+        for (kind, name, at) in rules.chain(grants) {
+            if name.is_empty() {
                 continue;
             }
-            if let Some(first) = lines.insert(&rule.name, rule.line) {
-                let message = format!(
-                    "two rules are called `{}`, the first on line {first}",
-                    rule.name
-                );
-                faults.add(
-                    *at,
-                    message,
-                    "a record names its rule: give each its own name",
-                );
+            if let Some((other, first)) = seen.insert(name, (kind, at.line)) {
+                let two = if other == kind {
+                    format!("two {kind}")
+                } else {
+                    "a rule and a grant".to_owned()
+                };
+                let message = format!("{two} are called `{name}`, the first on line {first}");
+                let help = "a record names its rule: give each its own name";
+                faults.add(at, message, help);
             }
         }
+    }
+}
+
+fn is_not_default(name: &str, what: &str, at: Place, faults: &mut Faults<'_>) {
+    if name == DEFAULT_RULE {
+        let message =
+            format!("{what} cannot be called `default`: so the records call the absence of a rule");
+        faults.add(at, message, "give it another name");
     }
 }
 

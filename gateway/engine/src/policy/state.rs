@@ -2,7 +2,7 @@
 
 use super::posture::{CheckId, NamedCheck};
 use super::rule::From;
-use super::{Check, Condition, Policy, RuleId, Subject, SubjectIndex};
+use super::{Check, Condition, Policy, RuleId, Subject, SubjectIndex, Tuple};
 use crate::posture::Expected;
 use crate::standing::Standing;
 use postern_proto::facts::Watched;
@@ -33,6 +33,14 @@ impl Policy {
         watched
     }
 
+    /// Does some rule or grant ask where a device is on the Internet?
+    #[must_use]
+    pub fn asks_outer(&self) -> bool {
+        let rules = self.rules.iter().map(|rule| &rule.from);
+        let grants = self.grants.iter().map(|entry| &entry.from);
+        rules.chain(grants).any(From::asks_outer)
+    }
+
     /// How a device that stands so does in every check of this policy, in the order of the file.
     #[must_use]
     pub fn checks(&self, standing: &Standing, now: Wall) -> Vec<Check> {
@@ -47,7 +55,7 @@ impl Policy {
         who: &'p SubjectIndex,
         now: Wall,
     ) -> impl Iterator<Item = (&'p str, bool)> {
-        let asked = self.rule(id).map_or(&[][..], |rule| &rule.from.posture);
+        let asked = self.from(id).map_or(&[][..], |from| &from.posture);
         let named = |id: &CheckId| Some((*id, self.checks.get(*id)?));
         let holds = who.policy == self.hash();
         asked
@@ -58,7 +66,7 @@ impl Policy {
 
     /// The earliest moment after `now` at which time alone could change what `who` may reach: a
     /// login grows too old for some rule or ends, a report goes stale, an attribute ends, a time
-    /// window opens or closes.
+    /// window opens or closes, a grant begins or ends.
     #[must_use]
     pub fn next_change(&self, who: &Subject, now: Wall) -> Option<Wall> {
         let session = who.standing.session.as_ref();
@@ -72,17 +80,21 @@ impl Policy {
             .windows
             .iter()
             .filter_map(|window| window.next_change(now));
+        let given = self.given(&who.standing.grants);
+        let given = given.iter().flat_map(|given| given.moments());
         ages.chain(ends)
             .chain(windows)
             .chain(checks)
+            .chain(given)
             .filter(|moment| now < *moment && *moment < Wall::NEVER)
             .min()
     }
 
-    /// What a rule no longer finds in `who`, whom it was for: why a flow that it allowed is cut.
+    /// What a rule no longer finds in `who`, whom it was for: why a flow to `to` that it allowed is
+    /// cut.
     /// Of several a login comes first, then posture. None if the rule is for `who` still.
     #[must_use]
-    pub fn lost(&self, id: RuleId, who: &SubjectIndex, now: Wall) -> Option<Condition> {
+    pub fn lost(&self, id: RuleId, who: &SubjectIndex, to: &Tuple, now: Wall) -> Option<Condition> {
         const ORDER: [Condition; 13] = [
             Condition::SessionAge,
             Condition::Issuer,
@@ -98,7 +110,12 @@ impl Policy {
             Condition::Label,
             Condition::Machine,
         ];
-        let failing = self.rule(id)?.from.failing(who, now);
+        let given = match id {
+            RuleId::Grant(entry) => self.is_given(entry, who, &to.canonical(), now),
+            RuleId::Rule(_) | RuleId::Default => true,
+        };
+        let failing = self.from(id)?.failing(who, now);
+        let failing = failing.unless(given, Condition::Grant);
         ORDER
             .into_iter()
             .find(|lost| failing.iter().any(|one| one == *lost))

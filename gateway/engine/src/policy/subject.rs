@@ -1,5 +1,6 @@
 //! Who asks, in the numbers of one policy.
 
+use super::grants::Given;
 use super::posture::CheckId;
 use super::rule::NameId;
 use super::{PolicyHash, Subject};
@@ -25,6 +26,8 @@ pub struct SubjectIndex {
     pub(super) session: Option<(Wall, Wall)>,
     /// Where the device is on the Internet; IPv4-mapped ones are IPv4.
     pub(super) outer: Option<IpAddr>,
+    /// Access for a while, as far as the policy still knows it.
+    pub(super) grants: Vec<Given>,
     /// No moment is meant: every window is closed.
     pub(super) timeless: bool,
 }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod errors;
+mod grants;
 mod model;
 mod posture_errors;
 mod state;

@@ -102,7 +102,7 @@ impl Policy {
             .filter_map(|target| self.destination_view(target.destination))
     }
 
-    fn destination_view(&self, id: super::DestinationId) -> Option<DestinationView<'_>> {
+    pub(super) fn destination_view(&self, id: super::DestinationId) -> Option<DestinationView<'_>> {
         let destination = self.destination(id)?;
         Some(DestinationView {
             policy: self,
@@ -110,7 +110,7 @@ impl Policy {
         })
     }
 
-    fn who<'p>(&'p self, from: &'p From) -> Who<'p> {
+    pub(super) fn who<'p>(&'p self, from: &'p From) -> Who<'p> {
         let shown = |names: &'p [NameId]| -> Vec<&'p str> {
             names.iter().map(|id| self.names.shown(*id)).collect()
         };

@@ -13,7 +13,6 @@ use std::time::Duration;
 /// Stands for everybody.
 pub(super) const ANYONE: &str = "anyone";
 
-const HELP: &str = "write `from: { groups: [platform] }`, or `from: anyone`";
 /// The fields of `from`.
 pub(super) const KNOWN: [&str; 11] = [
     "users",
@@ -30,28 +29,43 @@ pub(super) const KNOWN: [&str; 11] = [
 ];
 
 /// Reads `{ groups: […], … }`, or `anyone`.
-pub(super) fn read(node: &Node, draft: &mut Draft, faults: &mut Faults<'_>) -> Option<From> {
+pub(super) fn read(
+    node: &Node,
+    field: &'static str,
+    draft: &mut Draft,
+    faults: &mut Faults<'_>,
+) -> Option<From> {
+    let help = || format!("write `{field}: {{ groups: [platform] }}`, or `{field}: anyone`");
     if let Value::Text(text) = &node.value {
         if text == ANYONE {
             return Some(From::default());
         }
         let everybody = ["any", "all", "everyone", "everybody", "*", ANYTHING];
         let help = if everybody.contains(&text.as_str()) {
-            "write `from: anyone`".to_owned()
+            format!("write `{field}: anyone`")
         } else {
-            format!("write `from: {{ groups: [{text}] }}`, or `from: anyone`")
+            format!("write `{field}: {{ groups: [{text}] }}`, or `{field}: anyone`")
         };
         faults.add(node.at, format!("`{text}` does not say who"), help);
         return None;
     }
     if matches!(node.value, Value::Null | Value::List(_)) {
-        faults.add(node.at, "`from` does not say who", HELP);
+        faults.add(node.at, format!("`{field}` does not say who"), help());
         return None;
     }
     let before = faults.len();
-    let fields = Fields::read(node, "`from`", &KNOWN, faults)?;
+    let fields = Fields::read(
+        node,
+        if field == "from" {
+            "`from`"
+        } else {
+            "`approvers`"
+        },
+        &KNOWN,
+        faults,
+    )?;
     if fields.is_empty() && faults.len() == before {
-        faults.add(node.at, "`from` does not say who", HELP);
+        faults.add(node.at, format!("`{field}` does not say who"), help());
     }
     if let (Some(_), Some(machines)) = (fields.get("users"), fields.get("machines")) {
         let message = "`machines` have no user, so that nobody is one of `users` as well";

@@ -220,7 +220,14 @@ fn a_rule_behind_one_with_conditions_on_state_can_be_reached() {
 #[test]
 fn a_rule_says_what_it_no_longer_finds() {
     let policy = policy(SOURCE);
-    let lost = |who: &Subject, hour| policy.lost(RuleId::Rule(0), &policy.index(who), at(hour));
+    let lost = |who: &Subject, hour| {
+        policy.lost(
+            RuleId::Rule(0),
+            &policy.index(who),
+            &TO.parse().unwrap(),
+            at(hour),
+        )
+    };
     let bo = bo(standing());
     assert_eq!(lost(&bo, 102), None);
     assert_eq!(lost(&bo, 106), Some(Condition::Posture));
@@ -232,7 +239,10 @@ fn a_rule_says_what_it_no_longer_finds() {
     assert_eq!(lost(&moved, 102), Some(Condition::Group));
     assert_eq!(lost(&moved, 106), Some(Condition::Posture));
     let index = policy.index(&moved);
-    assert_eq!(policy.lost(RuleId::Default, &index, at(102)), None);
+    assert_eq!(
+        policy.lost(RuleId::Default, &index, &TO.parse().unwrap(), at(102)),
+        None
+    );
 }
 
 #[test]
@@ -341,6 +351,12 @@ fn a_window_is_part_of_what_a_rule_asks() {
         "open mon-fri 07:00-20:00 Europe/Berlin; it is Sat 03:12 there, it opens Mon 07:00"
     );
     let rule = policy.judge(&index, &to, monday).rule();
-    assert_eq!(policy.lost(rule, &index, monday), None);
-    assert_eq!(policy.lost(rule, &index, saturday), Some(Condition::When));
+    assert_eq!(
+        policy.lost(rule, &index, &TO.parse().unwrap(), monday),
+        None
+    );
+    assert_eq!(
+        policy.lost(rule, &index, &TO.parse().unwrap(), saturday),
+        Some(Condition::When)
+    );
 }
