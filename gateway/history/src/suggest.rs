@@ -25,8 +25,9 @@ use test::{Sample, samples};
 /// for more keeps its own.
 const MAX_USED: usize = 10_000;
 
-/// A policy has at least one rule.
-const NOTHING: &str = "  - { name: nothing was used, action: deny, from: anyone, to: anything }";
+/// A policy has at least one rule. This one decides nothing, so that grants go on.
+const NOTHING: &str =
+    "  - { name: nothing was used, action: deny, mode: shadow, from: anyone, to: anything }";
 
 /// Gathers what was used of one policy.
 #[derive(Debug)]

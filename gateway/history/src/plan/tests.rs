@@ -309,3 +309,52 @@ fn a_login_is_known_from_the_record_alone() {
     let plan = replay(&aged, Vec::new(), &[at(30), at(90)]);
     assert_eq!((plan.unchanged, plan.approximate), (2, 2));
 }
+
+#[test]
+fn rules_in_shadow_are_counted_and_decide_nothing() {
+    let (old, ana) = (policy(OLD), ana());
+    let attempts = [
+        record(&old, &ana, "192.0.2.33:22/tcp", T),
+        record(&old, &ana, "192.0.2.10:443/tcp", T),
+    ];
+    let rule =
+        "rules:\n  - { name: what if, action: deny, mode: shadow, from: anyone, to: [nodes] }";
+    let plan = replay(
+        &policy(&OLD.replace("rules:", rule)),
+        vec![row(&ana, T)],
+        &attempts,
+    );
+    assert_eq!((plan.unchanged, plan.by_another_rule), (2, 0));
+    let share = ShadowShare {
+        rule: "what if".to_owned(),
+        allow: false,
+        live: true,
+        attempts: 1,
+    };
+    assert_eq!(plan.shadow, [share]);
+}
+
+#[test]
+fn a_window_is_open_or_closed_at_the_time_of_the_attempt() {
+    let (old, ana) = (policy(OLD), ana());
+    let at = |hour: u64| {
+        record(
+            &old,
+            &ana,
+            "192.0.2.33:22/tcp",
+            T - T % (86_400 * SECOND) + hour * 3600 * SECOND,
+        )
+    };
+    let by_day = policy(&OLD.replace(
+        "to: [nodes]",
+        "to: [nodes], when: { hours: \"08:00-18:00\" }",
+    ));
+    let mut replay = Replay::new(&by_day, Past::new([row(&ana, 0)]), Wall(0));
+    for hour in [7, 9, 17, 20] {
+        replay.attempt(&at(hour));
+    }
+    let plan = replay.finish();
+    assert_eq!((plan.newly_denied.attempts, plan.unchanged), (2, 2));
+    let nearest = plan.examples[0].nearest.clone().unwrap_or_default();
+    assert!(nearest.starts_with("ssh: "), "{nearest}");
+}
