@@ -16,7 +16,7 @@ use crate::plan::{counts, verdict_of};
 use from::Whom;
 use postern_engine::policy::{Answers, Mode, Policy, RuleId, RuleView, Tree, Tuple};
 use postern_proto::now::Wall;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use test::{Sample, samples};
@@ -74,6 +74,7 @@ pub struct RuleUse {
     /// Allowed attempts.
     pub attempts: u64,
     /// The last of them; where there is none, whoever knows more of the past may fill it in.
+    #[serde(serialize_with = "moment")]
     pub last: Option<Wall>,
     /// Different users, and devices without one.
     pub users: usize,
@@ -343,6 +344,13 @@ fn needed(
         .filter_map(|to| policy.target_at(to))
         .map(str::to_owned);
     named.chain(used).collect()
+}
+
+fn moment<S: Serializer>(time: &Option<Wall>, to: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => postern_engine::record::rfc3339(time, to),
+        None => to.serialize_none(),
+    }
 }
 
 #[cfg(test)]

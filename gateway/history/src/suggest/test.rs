@@ -92,6 +92,18 @@ impl Sample {
     }
 }
 
+/// Fields that can say every user, group and check there is.
+const PLAIN: [&str; 8] = [
+    "user",
+    "groups",
+    "device",
+    "posture",
+    "session_age",
+    "to",
+    "expect",
+    "rule",
+];
+
 /// Those of `tests` with which `text` makes a policy, and which pass. Facts that no test can state
 /// make some of them fail.
 pub(super) fn that_hold(
@@ -99,12 +111,20 @@ pub(super) fn that_hold(
     answers: &Answers,
     text: impl Fn(&[Tree]) -> String,
 ) -> Vec<Tree> {
-    let Ok(policy) = Policy::compile(&text(tests), answers) else {
-        return Vec::new();
+    let plain = |test: &&Tree| {
+        test.entries()
+            .iter()
+            .all(|(field, _)| PLAIN.contains(&&**field))
     };
-    let outcomes = policy.run_tests().into_iter();
-    let held = tests.iter().zip(outcomes).filter(|(_, test)| test.passed);
-    held.map(|(test, _)| test.clone()).collect()
+    let plain: Vec<Tree> = tests.iter().filter(plain).cloned().collect();
+    for tests in [tests, &plain] {
+        if let Ok(policy) = Policy::compile(&text(tests), answers) {
+            let outcomes = policy.run_tests().into_iter();
+            let held = tests.iter().zip(outcomes).filter(|(_, test)| test.passed);
+            return held.map(|(test, _)| test.clone()).collect();
+        }
+    }
+    Vec::new()
 }
 
 fn word(text: &str) -> Tree {
