@@ -18,6 +18,7 @@
 //! | `explain`, `sentence` | the verdict in words, and the nearest rule that would have allowed |
 //! | `view` | the policy as it was written |
 //! | `tree` | the file's texts, to compare two files or write one anew |
+//! | `missing` | what stands between somebody and a rule |
 //! | `tuple`, `cases` | `192.0.2.10:22/tcp`; the `tests:` of a file |
 
 mod address;
@@ -27,6 +28,7 @@ mod explain;
 mod fields;
 mod grants;
 mod index;
+mod missing;
 mod nearest;
 mod port;
 mod posture;

@@ -9,14 +9,18 @@
 //! | `plan` | attempts judged again under another policy: what would have been different |
 //! | `suggest` | the tightest policy that keeps what was used |
 //! | `diff` | what another policy says otherwise |
+//! | `inputs` | what a rule asks for, and what there was |
+//! | `reach` | who can reach a place, and which places somebody can reach |
 //!
 //! No file and no clock: whoever calls reads the log and the store.
 
 pub mod attempt;
 pub mod diff;
 pub mod facts;
+pub mod inputs;
 pub mod past;
 pub mod plan;
+pub mod reach;
 pub mod suggest;
 
 pub use attempt::Attempt;
