@@ -20,7 +20,7 @@ mod users;
 mod who;
 mod why;
 
-pub use explain::explain;
+pub use explain::{answer, explain};
 pub(crate) use grants::Decision;
 pub use guests::{MAX_GUEST_KEYS, guests};
 pub use who::Asker;

@@ -14,6 +14,7 @@
 //! | [`plane`], [`worker`], [`front_door`], [`view`] | the data plane |
 //! | [`worker_api`], [`workers`] | what the control plane and one thread of the data plane say to each other; and all of them |
 //! | [`control`], [`enrol`], [`problem`] | what an admin can do |
+//! | [`past`] | what was in force and who stood how, at any moment |
 //! | [`device_api`], [`login`] | what a device can ask, inside the tunnel; how its user proves who they are |
 //! | [`audit`] | who changed what |
 //! | [`api`], [`admin`] | the same over a unix socket |
@@ -42,6 +43,7 @@ pub mod live_config;
 pub mod login;
 pub mod metrics;
 pub mod names;
+pub mod past;
 pub mod plan;
 pub mod plane;
 pub mod policy_watch;

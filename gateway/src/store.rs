@@ -7,6 +7,7 @@ mod facts;
 mod grants;
 mod invitations;
 mod join;
+mod known;
 mod labels;
 mod names;
 mod past;

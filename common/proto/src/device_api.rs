@@ -369,15 +369,21 @@ pub struct WhyRequest {
     pub to: String,
 }
 
-/// Answer to [`WhyRequest`].
+/// Answer to [`WhyRequest`]. It is about the device that asks and what it may know of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyAnswer {
     /// Whether it would pass.
     pub allow: bool,
     /// The whole answer for a person, several lines.
     pub text: String,
-    /// The rule that decides; `default` when none matches.
+    /// The rule that decides; `default` when none matches; the entry of `grants:` for a grant.
     pub rule: String,
+    /// The policy's name for the destination, where the rule names a target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Why the device reaches nothing at all, whatever the rules say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
     /// The nearest rule that would allow, if it is denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest_rule: Option<String>,
@@ -385,6 +391,21 @@ pub struct WhyAnswer {
     pub failed: Vec<String>,
     /// The posture checks of the policy.
     pub posture: Vec<CheckView>,
+    /// The login in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionView>,
+    /// Where the gateway heard the device last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<IpAddr>,
+    /// The grants of the device that live.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<LiveGrant>,
+    /// How to ask for access for a while, where one may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<String>,
+    /// When time alone may change something of it, at the earliest; seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }
 
 /// `POST /v1/keys`: a new key for the same device. The old one serves until the new one has

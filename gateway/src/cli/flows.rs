@@ -1,5 +1,6 @@
-//! `flows list|tail|top|verify|export|pseudonym|kill`: what was recorded, and what is live.
+//! `flows list|tail|top|explain|verify|export|pseudonym|kill`: what was recorded, and what is live.
 
+mod explain;
 mod export;
 mod kill;
 mod list;
@@ -22,6 +23,8 @@ pub(super) enum Verb {
     Tail(tail::Tail),
     /// Say who did most of it.
     Top(top::Top),
+    /// Say why an attempt was allowed or refused, by what its record rests on.
+    Explain(explain::Explain),
     /// Check that no record is missing or changed.
     Verify(verify::Verify),
     /// Copy the records of a time, with what proves that they are all.
@@ -38,6 +41,7 @@ impl Verb {
             Verb::List(verb) => verb.obey().await,
             Verb::Tail(verb) => verb.obey().await,
             Verb::Top(verb) => verb.obey(),
+            Verb::Explain(verb) => verb.obey().await,
             Verb::Verify(verb) => verb.obey(),
             Verb::Export(verb) => verb.obey(),
             Verb::Pseudonym(verb) => verb.obey(),

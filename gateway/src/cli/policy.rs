@@ -1,14 +1,17 @@
-//! `policy check|test|explain|plan|suggest|status|reload`.
+//! `policy check|test|explain|who-can|reach|report|plan|suggest|status|reload`.
 
+mod explain;
 mod plan;
+mod reach;
+mod report;
 mod suggest;
+mod then;
+mod who_can;
 
 use super::output::{self, Output};
 use super::{Failure, Where};
-use crate::api::{ExplainRequest, Explained, PolicyStatus, Reloaded};
-use crate::control::explain;
+use crate::api::{PolicyStatus, Reloaded};
 use crate::policy_watch;
-use crate::store::{Store, Terms};
 use clap::Subcommand;
 use postern_engine::policy::Policy;
 use std::path::{Path, PathBuf};
@@ -31,28 +34,15 @@ pub(super) enum Verb {
         #[arg(long, short, value_enum, default_value_t)]
         output: Output,
     },
-    /// Say why somebody may or may not reach something. Exit code 0: allowed; 1: denied.
-    Explain {
-        /// An enrolled device; brings its user and groups.
-        #[arg(long)]
-        device: Option<String>,
-        /// Instead of the device's user.
-        #[arg(long)]
-        user: Option<String>,
-        /// Instead of the device's groups. May be repeated.
-        #[arg(long = "group", value_name = "GROUP")]
-        groups: Vec<String>,
-        /// ADDRESS:PORT/PROTOCOL, such as 192.0.2.10:22/tcp.
-        #[arg(long)]
-        to: String,
-        /// Ask this policy instead of the one in force.
-        #[arg(long)]
-        file: Option<PathBuf>,
-        #[command(flatten)]
-        place: Where,
-        #[arg(long, short, value_enum, default_value_t)]
-        output: Output,
-    },
+    /// Say why somebody may or may not reach something, or why they could or could not. Exit code
+    /// 0: allowed; 1: denied.
+    Explain(explain::Verb),
+    /// Say who can reach a destination. Exit code 1: nobody.
+    WhoCan(who_can::Verb),
+    /// Say where a device or a user can go. Exit code 1: nowhere.
+    Reach(reach::Verb),
+    /// Say who could reach a target at a moment, and who did.
+    Report(report::Verb),
     Plan(plan::Verb),
     Suggest(suggest::Verb),
     /// Show which policy is in force and whether the file on disk was refused.
@@ -80,28 +70,10 @@ impl Verb {
                 place,
                 output,
             } => test(&file_or_config(file, &place)?, output),
-            Verb::Explain {
-                device,
-                user,
-                groups,
-                to,
-                file,
-                place,
-                output,
-            } => {
-                let request = ExplainRequest {
-                    device,
-                    user,
-                    groups,
-                    to,
-                };
-                let said = ask(&place, file.as_deref(), &request).await?;
-                match output {
-                    Output::Json => output::json(&said.explanation)?,
-                    Output::Table => output::say(format_args!("{}", said.text))?,
-                }
-                Ok(u8::from(!said.allow))
-            }
+            Verb::Explain(verb) => verb.obey().await,
+            Verb::WhoCan(verb) => verb.obey().await,
+            Verb::Reach(verb) => verb.obey().await,
+            Verb::Report(verb) => verb.obey().await,
             Verb::Plan(verb) => verb.obey().await,
             Verb::Suggest(verb) => verb.obey().await,
             Verb::Status { place, output } => {
@@ -161,34 +133,6 @@ fn test(path: &Path, output: Output) -> Result<u8, Failure> {
         eprintln!("{} tests, {failed} failed", outcomes.len());
     }
     Ok(u8::from(failed > 0))
-}
-
-async fn ask(
-    place: &Where,
-    file: Option<&Path>,
-    request: &ExplainRequest,
-) -> Result<Explained, Failure> {
-    if let (Some(file), None) = (file, &request.device) {
-        return Ok(explain(&policy_watch::load(file)?, None, request).await?);
-    }
-    let (config, client) = place.client()?;
-    if file.is_none() && client.is_running().await {
-        return Ok(client.post("/v1/policy/explain", request).await?);
-    }
-    if file.is_none() {
-        eprintln!(
-            "note: no gateway is running; asking {}",
-            config.policy.display()
-        );
-    }
-    let policy = policy_watch::load(file.unwrap_or(&config.policy))?;
-    let store = match request.device {
-        Some(_) => Some(Store::open(&config.store_path(), config.pool).await?),
-        None => None,
-    };
-    let terms = Terms::of(&config);
-    let known = store.as_ref().map(|store| (store, &terms));
-    Ok(explain(&policy, known, request).await?)
 }
 
 async fn reload(place: &Where, output: Output) -> Result<u8, Failure> {

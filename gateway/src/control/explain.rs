@@ -1,11 +1,12 @@
 //! `policy explain`: for any device or person, by an admin.
 
-use super::why::reaches_nothing;
 use crate::api::{ExplainRequest, Explained};
 use crate::problem::Problem;
 use crate::store::{Store, Terms};
 use postern_engine::policy::{Policy, Subject, Tuple, TupleError};
+use postern_history::reach::reaches_nothing;
 use postern_io::clock::Clock;
+use postern_proto::now::Wall;
 
 /// Why `policy` says what it says. A named device brings its user and groups from the store, if
 /// there is one; what the request says comes before them.
@@ -42,10 +43,24 @@ pub async fn explain(
             who.groups = record.groups;
         }
         who.standing = record.standing;
+        who.standing.outer = record.last_endpoint.map(|endpoint| endpoint.ip());
     }
+    answer(policy, who, &to, now)
+}
+
+/// Why `policy` says what it says of somebody whose facts are known.
+///
+/// # Errors
+/// The answer cannot be written.
+pub fn answer(
+    policy: &Policy,
+    mut who: Subject,
+    to: &Tuple,
+    now: Wall,
+) -> Result<Explained, Problem> {
     who.groups.sort();
     who.groups.dedup();
-    let explanation = policy.explain(&who, &to, now);
+    let explanation = policy.explain(&who, to, now);
     let mut value = serde_json::to_value(&explanation)
         .map_err(|error| Problem::unable(error.to_string(), "this is a fault of the program"))?;
     if let Some(sentence) = reaches_nothing(&who.standing, now) {
