@@ -3,10 +3,10 @@
 use super::{Control, OWN_SHOWN, event, is_own, policy, refused, subject, view, words};
 use crate::audit::{Action, AuditEvent, Outcome};
 use crate::control::device::actor;
-use crate::control::why::reaches_nothing;
 use crate::device_api::DeviceProblem;
 use crate::store::{AddGrantError, NewGrant};
 use crate::worker_api::DeviceRecord;
+use postern_history::reach::reaches_nothing;
 use postern_io::clock::Clock;
 use postern_proto::device_api::{ErrorCode, GrantView, Grants, RequestGrant, grants};
 use std::net::SocketAddr;
