@@ -4,7 +4,7 @@ use crate::facts::FactsText;
 use crate::past::Row;
 use crate::plan::Replay;
 use postern_engine::policy::Subject;
-use postern_engine::standing::Standing;
+use postern_engine::standing::{Grant, Standing};
 use proptest::prelude::*;
 
 const POLICY: &str = "
@@ -177,16 +177,37 @@ fn what_is_not_known_is_not_narrowed() {
 }
 
 fn subject() -> impl Strategy<Value = Subject> {
-    let groups = prop::collection::btree_set(prop::sample::select(vec!["a", "b", "c", "d"]), 0..3);
+    let some = |names: [&'static str; 4]| {
+        prop::collection::btree_set(prop::sample::select(names.to_vec()), 0..3)
+    };
     (
         prop::sample::select(vec!["", "ana", "bob", "cy"]),
-        groups,
+        some(["a", "b", "c", "d"]),
+        some(["x=1", "x=2", "y=1", "y=2"]),
         0..3u8,
+        any::<bool>(),
     )
-        .prop_map(|(user, groups, device)| Subject {
+        .prop_map(|(user, groups, labels, device, granted)| Subject {
             device: format!("{user}{device}"),
+            standing: Standing {
+                labels: labels.into_iter().map(str::to_owned).collect(),
+                grants: granted.then(grant).into_iter().collect(),
+                ..Standing::default()
+            },
             ..who(user, &groups.into_iter().collect::<Vec<_>>())
         })
+}
+
+fn grant() -> Grant {
+    Grant {
+        id: "g1".into(),
+        entry: "more".into(),
+        target: "two".into(),
+        reason: "INC-42".into(),
+        break_glass: false,
+        since: Wall(0),
+        until: Wall::NEVER,
+    }
 }
 
 /// Rules for a few names at a few addresses, some of which overlap.
@@ -199,6 +220,9 @@ fn rules() -> impl Strategy<Value = String> {
         "{ users: [bob], groups: [a, d] }",
         "{ devices: [ana0, bob1, \"2\"] }",
         "{ machines: any }",
+        "{ machines: [\"1\", \"2\"] }",
+        "{ labels: [x=1, y=1] }",
+        "{ labels: [x=2, y=2], groups: [a, b] }",
     ]);
     let to = prop::sample::select(vec![
         "anything",
@@ -221,6 +245,7 @@ fn rules() -> impl Strategy<Value = String> {
                     "  - {{ name: r{n}, action: {action}, mode: {mode}, from: {from}, to: {to} }}\n"
                 );
             }
+            text += "grants:\n  - { name: more, from: { groups: [a, b] }, to: [two], max: 4h }\n";
             Policy::parse(&text).is_ok().then_some(text)
         },
     )
