@@ -237,6 +237,16 @@ impl Control {
     pub async fn facts(&self) -> Facts {
         // Readiness tells of a worker that is stuck; a scrape shows what was known last.
         let _ = self.snapshot().await;
+        let mut asked = self.asked.view();
+        for entry in self.policy.current().grants() {
+            // There before its first use: a counter that begins at 1 hides its first step.
+            if entry.break_glass() {
+                asked
+                    .break_glass
+                    .entry(entry.name().to_owned())
+                    .or_default();
+            }
+        }
         Facts {
             worker: (*self.last.load_full()).clone(),
             policy: (*self.policy.status()).clone(),
@@ -250,7 +260,7 @@ impl Control {
                 .unwrap_or_default(),
             sessions: self.store.count_sessions().await.ok(),
             grants: self.store.count_grants().await.ok(),
-            asked: self.asked.view(),
+            asked,
             names: self.name_views(),
         }
     }

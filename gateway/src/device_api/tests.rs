@@ -2,6 +2,7 @@
 
 mod described;
 mod doors;
+mod grants;
 mod logins;
 
 use super::*;
