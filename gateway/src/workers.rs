@@ -17,7 +17,7 @@ use postern_io::clock::Clock;
 use postern_proto::control::Message;
 use postern_proto::keys::{PresharedKey, PublicKey};
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -33,6 +33,9 @@ struct Threads {
     /// A power of two of them.
     workers: Vec<Worker>,
     door: Door,
+    /// Policies that a worker may still have: none shall be the last to let go of one, since that
+    /// frees some hundred thousand pieces of memory.
+    policies: Mutex<Vec<Arc<Policy>>>,
 }
 
 /// The worker, of a power of two, that owns the device with this address: the address's lowest
@@ -42,12 +45,36 @@ pub fn owner(address: Ipv4Addr, workers: usize) -> usize {
     usize::from(address.octets()[3]) & (workers.max(1) - 1)
 }
 
+impl Threads {
+    fn keep(&self, policy: &Arc<Policy>) {
+        let mut kept = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(Arc::clone(policy));
+    }
+
+    /// Frees the policies that nobody else has, but for the one in force.
+    fn let_go(&self) {
+        let mut kept = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = kept.pop();
+        let former = std::mem::take(&mut *kept);
+        let (unused, used): (Vec<_>, Vec<_>) = former
+            .into_iter()
+            .partition(|policy| Arc::strong_count(policy) == 1);
+        kept.extend(used.into_iter().chain(newest));
+        drop(kept);
+        drop(unused);
+    }
+}
+
 impl Workers {
     /// A power of two of workers, and the door that knows them by their place here.
     #[must_use]
     pub fn new(workers: Vec<Worker>, door: Door) -> Self {
         Workers {
-            threads: Arc::new(Threads { workers, door }),
+            threads: Arc::new(Threads {
+                workers,
+                door,
+                policies: Mutex::default(),
+            }),
             patience: WORKER_PATIENCE,
         }
     }
@@ -212,6 +239,7 @@ impl Workers {
     /// A worker gave no answer; the others judge by the new policy all the same.
     pub async fn set_policy(&self, policy: Arc<Policy>) -> Result<Cut, WorkerError> {
         let changed = Clock::now().mono;
+        self.threads.keep(&policy);
         let cuts = self
             .all(|done| WorkerCommand::SetPolicy {
                 policy: Arc::clone(&policy),
@@ -219,6 +247,7 @@ impl Workers {
                 done,
             })
             .await?;
+        self.threads.let_go();
         Ok(sum(&cuts))
     }
 

@@ -49,7 +49,7 @@ use postern_proto::tunnel::Settings as Tunnel;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Flows judged again or closed in one go: well under a millisecond, so that a large table never
+/// Flows closed in one go: well under a millisecond, so that a large table never
 /// stops the packets of others.
 const SLICE: usize = 2048;
 
@@ -63,11 +63,15 @@ pub struct Gateway {
     denials: Denials,
     policy: Arc<Policy>,
     policy_hash: Arc<str>,
+    /// The policy asks where devices are.
+    asks_outer: bool,
     /// Rises with every policy; a flow judged before is judged again.
     policy_generation: u64,
     sweep: Option<rejudge::Sweep>,
     /// When time alone changes a fact about a device; one entry for each at most.
     due: BTreeSet<(Wall, PeerId)>,
+    /// When a window of the policy opens or closes next; of which policy, and since when that holds.
+    window: (u64, Wall, Option<Wall>),
     /// Both clocks, when the next of those was last compared with them.
     clocks: Now,
     /// Keys that are not used yet, and whose they will be.
@@ -112,11 +116,13 @@ impl Gateway {
             hints: Watches::default(),
             denials: Denials::default(),
             policy_hash: policy.hash().full().into(),
+            asks_outer: policy.asks_outer(),
             rule_counts: RuleCounts::new(Arc::clone(&policy)),
             policy,
             policy_generation: 1,
             sweep: None,
             due: BTreeSet::new(),
+            window: (0, now.wall, None),
             clocks: now,
             next: BTreeMap::new(),
             former: BTreeMap::new(),

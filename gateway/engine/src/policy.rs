@@ -61,6 +61,7 @@ pub use view::{DestinationView, Machines, PortRange, RuleView, Who};
 use crate::standing::Standing;
 use cases::Case;
 use error::Place;
+use foldhash::quality::FixedState;
 use grants::Entry;
 use index::Index;
 use ipnet::IpNet;
@@ -71,6 +72,7 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +96,8 @@ pub struct Policy {
     rules: Vec<Rule>,
     /// The rules that are enforced.
     index: Index,
+    /// For every rule and for the default a number that other policies have for the same name.
+    marks: Vec<u64>,
     /// All rules, where some are in shadow.
     with_shadow: Option<Index>,
     grants: Vec<Entry>,
@@ -194,8 +198,10 @@ impl Policy {
         let rules = draft.rules.iter().map(|rule| &rule.from);
         let asked = rules.chain(draft.grants.iter().map(|entry| &entry.from));
         let ages: BTreeSet<Duration> = asked.filter_map(|from| from.session_age).collect();
+        let names = draft.rules.iter().map(|rule| rule.name.as_str());
         Ok(Policy {
             hash: PolicyHash::of(source),
+            marks: names.chain([DEFAULT_RULE]).map(mark).collect(),
             names: draft.names,
             checks: draft.checks,
             session_ages: ages.into_iter().collect(),
@@ -297,6 +303,17 @@ impl Policy {
         let rule = self.rule(id).map(|rule| &rule.name);
         let name = rule.or_else(|| self.entry(id).map(|entry| &entry.name));
         name.map_or(DEFAULT_RULE, String::as_str)
+    }
+
+    /// Names a rule across policies, as its name does: for whoever follows many at once.
+    #[must_use]
+    pub(crate) fn rule_mark(&self, id: RuleId) -> Option<u64> {
+        let place = match id {
+            RuleId::Rule(n) => usize::try_from(n).ok().filter(|n| *n < self.rules.len())?,
+            RuleId::Grant(_) => return Some(mark(self.rule_name(id))),
+            RuleId::Default => self.rules.len(),
+        };
+        self.marks.get(place).copied()
     }
 
     /// The line of the file where a rule or an entry stands; none for the default.
@@ -410,11 +427,16 @@ impl Policy {
     }
 }
 
+fn mark(name: &str) -> u64 {
+    FixedState::default().hash_one(name)
+}
+
 /// The policy that denies everything.
 #[must_use]
 pub fn empty() -> Policy {
     Policy {
         hash: PolicyHash::of(""),
+        marks: vec![mark(DEFAULT_RULE)],
         names: Names::default(),
         checks: Checks::default(),
         session_ages: Vec::new(),

@@ -41,14 +41,9 @@ impl RuleCounts {
     /// Nothing counted.
     #[must_use]
     pub fn new(policy: Arc<Policy>) -> RuleCounts {
-        let (mut rules, mut grants) = (0, 0);
-        for (id, _) in policy.rule_names() {
-            match id {
-                RuleId::Rule(_) => rules += 1,
-                RuleId::Grant(_) => grants += 1,
-                RuleId::Default => {}
-            }
-        }
+        let rules = policy.len();
+        let beyond = policy.rule_names().skip(rules);
+        let grants = beyond.filter(|(id, _)| *id != RuleId::Default).count();
         RuleCounts {
             policy,
             rules: vec![RuleCount::default(); rules],
@@ -63,20 +58,25 @@ impl RuleCounts {
     pub fn follow(&mut self, policy: Arc<Policy>) {
         let before = std::mem::replace(self, RuleCounts::new(policy));
         let after = Arc::clone(&self.policy);
-        // Most rules stay where they are.
-        let mut by_name: Option<HashMap<&str, RuleId, FixedState>> = None;
-        for (old, name) in before.policy.rule_names() {
+        // By numbers, not by names: this is in the way of packets.
+        let mut places: Option<HashMap<u64, RuleId, FixedState>> = None;
+        for old in before.ids() {
             let (count, shadow) = (before.of(old), before.shadow_of(old));
             if count == RuleCount::default() && shadow == ShadowCount::default() {
                 continue;
             }
-            let new = if old == RuleId::Default || after.rule_name(old) == name {
+            let Some(mark) = before.policy.rule_mark(old) else {
+                continue;
+            };
+            // Most rules stay where they are.
+            let new = if after.rule_mark(old) == Some(mark) {
                 old
             } else {
-                let names = by_name.get_or_insert_with(|| {
-                    after.rule_names().map(|(id, name)| (name, id)).collect()
+                let places = places.get_or_insert_with(|| {
+                    let marked = self.ids().map(|id| Some((after.rule_mark(id)?, id)));
+                    marked.flatten().collect()
                 });
-                match names.get(name) {
+                match places.get(&mark) {
                     Some(id) => *id,
                     None => continue,
                 }
@@ -130,6 +130,13 @@ impl RuleCounts {
         self.iter()
             .find(|(rule, _)| *rule == name)
             .map(|(_, count)| count)
+    }
+
+    fn ids(&self) -> impl Iterator<Item = RuleId> + use<> {
+        let count = |list: &Vec<RuleCount>| u32::try_from(list.len()).unwrap_or(u32::MAX);
+        let rules = (0..count(&self.rules)).map(RuleId::Rule);
+        let grants = (0..count(&self.grants)).map(RuleId::Grant);
+        rules.chain(grants).chain([RuleId::Default])
     }
 
     fn of(&self, rule: RuleId) -> RuleCount {

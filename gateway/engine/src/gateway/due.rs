@@ -5,7 +5,8 @@
 //! every [`CLOCK_CHECK`], so that a step of it, or a sleep of the host, is noticed. A step back
 //! makes a moment come again: who opens a flow after it is watched anew.
 
-use super::{Gateway, SLICE};
+use super::Gateway;
+use super::rejudge::{CUT_WORK, JUDGED_AT_ONCE};
 use postern_proto::now::{Mono, Now, Wall};
 use postern_proto::outbox::Outbox;
 use postern_proto::peers::PeerId;
@@ -18,6 +19,7 @@ impl Gateway {
     /// Notes when the flows of a device must be judged again: once for each policy and each
     /// change of the facts.
     pub(super) fn watch(&mut self, peer: PeerId, now: Now) {
+        let window = self.next_window(now.wall);
         let Some(device) = self.devices.get_mut(peer) else {
             return;
         };
@@ -28,7 +30,8 @@ impl Gateway {
             return;
         }
         device.watched_for = Some((self.policy_generation, now.wall));
-        let due = self.policy.next_change(&device.subject, now.wall);
+        let own = self.policy.next_own_change(&device.subject, now.wall);
+        let due = own.into_iter().chain(window).min();
         let before = std::mem::replace(&mut device.due, due);
         if before != due {
             if let Some(before) = before {
@@ -39,13 +42,27 @@ impl Gateway {
         }
     }
 
+    /// When a window of the policy opens or closes: found once for each policy and each such moment,
+    /// not for each device.
+    fn next_window(&mut self, now: Wall) -> Option<Wall> {
+        let (generation, since, until) = self.window;
+        if generation != self.policy_generation
+            || now < since
+            || until.is_some_and(|until| until <= now)
+        {
+            let until = self.policy.next_window(now);
+            self.window = (self.policy_generation, now, until);
+        }
+        self.window.2
+    }
+
     /// Judges again what is due; as much of it as one turn may take.
     pub(super) fn judge_due(&mut self, out: &mut impl Outbox, now: Now) {
         self.clocks = now;
         let mut judged = 0;
         while let Some(&(at, peer)) = self.due.first()
             && at <= now.wall
-            && judged < SLICE
+            && judged < JUDGED_AT_ONCE
         {
             self.due.pop_first();
             if let Some(device) = self.devices.get_mut(peer) {
@@ -54,7 +71,8 @@ impl Gateway {
                 judged += device.flows + 1;
             }
             let changed = Mono(now.mono.0.saturating_sub(now.wall.0 - at.0));
-            self.judge_device(peer, changed, out, now);
+            let cut = self.judge_device(peer, changed, out, now);
+            judged += CUT_WORK * usize::try_from(cut.flows).unwrap_or(JUDGED_AT_ONCE);
         }
     }
 

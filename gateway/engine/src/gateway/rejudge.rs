@@ -3,8 +3,8 @@
 //! is judged with its next one; a sweep in slices reaches the silent ones, so that a large table
 //! never stops the packets of others.
 
+use super::Gateway;
 use super::judge::{granted, own_words, shadowed, tuple};
-use super::{Gateway, SLICE};
 use crate::flow::{CUT_MEMORY, Flow, Slot};
 use crate::identity::{Device, DeviceState};
 use crate::policy::{Condition, Policy};
@@ -18,6 +18,12 @@ use postern_proto::outbox::Outbox;
 use postern_proto::peers::PeerId;
 use postern_proto::reply::{self, REPLY_ROOM};
 use std::sync::Arc;
+
+/// Flows judged again in one go, each a few microseconds where the device's place in the policy must
+/// be found too: at most some two milliseconds.
+pub(super) const JUDGED_AT_ONCE: usize = 512;
+/// What a cut costs, in such flows: it is explained, answered to both ends, and recorded.
+pub(super) const CUT_WORK: usize = 31;
 
 /// What a command cut at once; a sweep goes on after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +45,7 @@ impl Gateway {
     pub fn set_policy(&mut self, policy: Arc<Policy>, changed: Mono) {
         self.rule_counts.follow(Arc::clone(&policy));
         self.policy_hash = policy.hash().full().into();
+        self.asks_outer = policy.asks_outer();
         self.policy = policy;
         self.policy_generation += 1;
         self.sweep = Some(Sweep { cursor: 0, changed });
@@ -190,17 +197,24 @@ impl Gateway {
     /// The next slice of a sweep.
     pub(super) fn continue_sweep(&mut self, out: &mut impl Outbox, now: Now) {
         let Some(mut sweep) = self.sweep else { return };
-        for _ in 0..SLICE {
+        let mut work = 0;
+        while work < JUDGED_AT_ONCE {
             let Some(slot) = self.flows.at_or_after(sweep.cursor) else {
                 self.sweep = None;
                 return;
             };
             sweep.cursor = slot.next();
-            if self.flows.get(slot).is_none_or(|flow| flow.cut.is_some()) {
+            work += 1;
+            if let Some(flow) = self.flows.get_mut(slot)
+                && flow.cut.is_some()
+            {
+                // It shall not keep a former policy in memory; it needs none itself.
+                flow.policy = Arc::clone(&self.policy);
                 continue;
             }
             if let Err(reason) = self.still_allowed(slot, now) {
                 self.cut_flow(slot, reason, out, now);
+                work += CUT_WORK;
             }
         }
         self.sweep = Some(sweep);
@@ -282,7 +296,7 @@ impl Gateway {
         }
         let rule = self.write_cut_record(slot, reason, now);
         if let Some(flow) = self.flows.get_mut(slot) {
-            // Its record is final: it shall not keep a former policy in memory.
+            // Its record is final.
             flow.policy = Arc::clone(&self.policy);
         }
         self.flows.hasten(slot);

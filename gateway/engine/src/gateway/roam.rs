@@ -14,7 +14,7 @@ impl Gateway {
     /// Something authenticated came from `peer` at another endpoint than before. True if its flows
     /// must be judged again: its packet is, then [`Gateway::judge_moved`] does the others.
     pub(super) fn note_place(&mut self, peer: PeerId) -> bool {
-        let asks = true;
+        let asks = self.asks_outer;
         let (Some(place), Some(device)) = (self.place_of(peer), self.devices.get_mut(peer)) else {
             return false;
         };

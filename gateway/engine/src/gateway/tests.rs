@@ -13,6 +13,7 @@ use std::time::Duration;
 
 mod control_road;
 mod hints;
+mod life;
 mod path_mtu;
 mod rotation;
 mod standing;

@@ -69,6 +69,20 @@ impl Policy {
     /// window opens or closes, a grant begins or ends.
     #[must_use]
     pub fn next_change(&self, who: &Subject, now: Wall) -> Option<Wall> {
+        let own = self.next_own_change(who, now);
+        own.into_iter().chain(self.next_window(now)).min()
+    }
+
+    /// What of it is the same for everybody: a window of some rule opens or closes.
+    #[must_use]
+    pub(crate) fn next_window(&self, now: Wall) -> Option<Wall> {
+        let windows = self.windows.iter();
+        windows.filter_map(|window| window.next_change(now)).min()
+    }
+
+    /// What of it is the subject's alone.
+    #[must_use]
+    pub(crate) fn next_own_change(&self, who: &Subject, now: Wall) -> Option<Wall> {
         let session = who.standing.session.as_ref();
         let ages = session.into_iter().flat_map(|session| {
             let ages = self.session_ages.iter();
@@ -76,14 +90,9 @@ impl Policy {
         });
         let ends = session.and_then(|session| session.until);
         let checks = self.checks.held_until(&who.standing);
-        let windows = self
-            .windows
-            .iter()
-            .filter_map(|window| window.next_change(now));
         let given = self.given(&who.standing.grants);
         let given = given.iter().flat_map(|given| given.moments());
         ages.chain(ends)
-            .chain(windows)
             .chain(checks)
             .chain(given)
             .filter(|moment| now < *moment && *moment < Wall::NEVER)

@@ -1,0 +1,155 @@
+//! Rules in shadow, rules that ask where the device is, and grants.
+
+use super::standing::{last_closed, update};
+use super::*;
+use crate::record::{Decision, Shadow};
+
+const TARGETS: &str = "
+version: 1
+targets:
+  kube-api: { addresses: [192.0.2.10], ports: [6443/tcp] }
+  nodes: { addresses: [192.0.2.20], ports: [22/tcp] }
+";
+const NODE: (&str, u16) = ("192.0.2.20", 22);
+
+fn with_rules(rules: &str) -> World {
+    let mut world = World::new(&["platform"]);
+    put(&mut world, rules);
+    world
+}
+
+fn put(world: &mut World, rules: &str) {
+    world
+        .gateway
+        .set_policy(policy(&format!("{TARGETS}{rules}")), world.now.mono);
+    world.tick(Duration::from_millis(1));
+}
+
+fn at(laptop: &mut Laptop, address: &str) {
+    laptop.address = address.parse().expect("literal");
+}
+
+const SHADOWS: &str = "rules:
+  - { name: no more kubectl, action: deny, mode: shadow, from: { groups: [platform] }, to: [kube-api] }
+  - { name: kubectl, action: allow, from: { groups: [platform] }, to: [kube-api] }
+  - { name: ssh for all, action: allow, mode: shadow, from: { groups: [platform] }, to: [nodes] }
+";
+
+#[test]
+fn records_say_what_rules_in_shadow_would_have_decided_and_nothing_else_changes() {
+    let mut world = with_rules(SHADOWS);
+    world.send(0, &tcp(SYN, LAPTOP, KUBE, 100, 0));
+    world.send(0, &tcp(SYN, LAPTOP, NODE, 100, 0));
+    assert_eq!(world.target.len(), 1);
+    put(&mut world, &SHADOWS.replace("no more", "yet no more"));
+    world.gateway.shut_down(&mut Outs::default(), world.now);
+    let would = |verdict, rule: &str| {
+        let rule = rule.to_owned();
+        Some(Shadow { verdict, rule })
+    };
+    let records = world.records();
+    let said: Vec<_> = records
+        .iter()
+        .map(|record| (record.state, record.rule.as_str(), record.shadow.clone()))
+        .collect();
+    use crate::record::State;
+    assert_eq!(
+        said,
+        [
+            (
+                State::Open,
+                "kubectl",
+                would(Decision::Deny, "no more kubectl")
+            ),
+            (
+                State::Denied,
+                "default",
+                would(Decision::Allow, "ssh for all")
+            ),
+            (
+                State::Closed,
+                "kubectl",
+                would(Decision::Deny, "yet no more kubectl")
+            ),
+        ]
+    );
+    let counts = world.gateway.rule_counts();
+    let shadows: Vec<_> = counts.shadows().collect();
+    let (ssh, count) = shadows[0];
+    assert_eq!(
+        (ssh, count.allow.denied, shadows.len()),
+        ("ssh for all", 1, 1)
+    );
+}
+
+#[test]
+fn a_device_that_is_held_has_no_shadow() {
+    let mut world = with_rules(SHADOWS);
+    update(&mut world, 0, |device| {
+        device.standing.held = Some(crate::standing::Held::Approval);
+    });
+    world.send(0, &tcp(SYN, LAPTOP, NODE, 100, 0));
+    assert_eq!(world.records()[0].shadow, None);
+    assert_eq!(world.gateway.rule_counts().shadows().count(), 0);
+}
+
+const OFFICE: &str = "rules:
+  - { name: kubectl, action: allow, from: { groups: [platform], outer: [198.51.100.0/24] }, to: [kube-api] }
+";
+
+#[test]
+fn a_device_that_leaves_the_place_that_a_rule_asks_for_loses_what_it_had_at_once() {
+    let mut world = with_rules(OFFICE);
+    let silent = ("100.96.0.2", 4001);
+    for from in [LAPTOP, silent] {
+        world.send(0, &tcp(SYN, from, KUBE, 100, 0));
+        world.reply(&tcp(SYN | ACK, KUBE, from, 900, 101));
+    }
+    // Facts from the control plane do not know where it is.
+    let (cut, _) = update(&mut world, 0, |device| device.standing.outer = None);
+    assert_eq!(cut, 0);
+    // Another port of the same address is no other place.
+    at(&mut world.laptops[0], "198.51.100.0:6000");
+    world.target.clear();
+    world.send(0, &tcp(ACK, LAPTOP, KUBE, 101, 901));
+    assert_eq!(world.target.len(), 1);
+    world.records();
+
+    at(&mut world.laptops[0], "203.0.113.99:5000");
+    world.target.clear();
+    let heard = world.send(0, &tcp(ACK, LAPTOP, KUBE, 101, 901));
+    assert!(!heard.is_empty() && heard.iter().all(|packet| flags(packet).has(TcpFlags::RST)));
+    assert_eq!(world.target.len(), 2, "both targets hear of it");
+    assert!(
+        world
+            .target
+            .iter()
+            .all(|packet| flags(packet).has(TcpFlags::RST))
+    );
+    for record in world.records() {
+        let Detail::Closed(closed) = &record.detail else {
+            panic!("{record:?}")
+        };
+        assert_eq!(closed.close_reason, CloseReason::Policy);
+    }
+    world.send(0, &tcp(SYN, ("100.96.0.2", 4002), KUBE, 100, 0));
+    assert_eq!(world.target.len(), 2, "nor does anything new pass");
+
+    // Back again, on a socket for both families.
+    at(&mut world.laptops[0], "[::ffff:198.51.100.0]:5000");
+    world.send(0, &tcp(SYN, ("100.96.0.2", 4003), KUBE, 100, 0));
+    assert_eq!(world.target.len(), 3);
+}
+
+#[test]
+fn a_keepalive_from_elsewhere_is_enough() {
+    let mut world = with_rules(OFFICE);
+    world.send(0, &tcp(SYN, LAPTOP, KUBE, 100, 0));
+    world.reply(&tcp(SYN | ACK, KUBE, LAPTOP, 900, 101));
+    at(&mut world.laptops[0], "203.0.113.99:5000");
+    // The first message after an answer to a handshake is one.
+    world.now = world.now.after(Duration::from_secs(1));
+    world.connect(0);
+    let (_, reason, _) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::Policy);
+}
