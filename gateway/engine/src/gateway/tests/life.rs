@@ -148,7 +148,7 @@ fn a_keepalive_from_elsewhere_is_enough() {
     world.reply(&tcp(SYN | ACK, KUBE, LAPTOP, 900, 101));
     at(&mut world.laptops[0], "203.0.113.99:5000");
     // The first message after an answer to a handshake is one.
-    world.now = world.now.after(Duration::from_secs(1));
+    world.now = world.now.after(Duration::from_secs(130));
     world.connect(0);
     let (_, reason, _) = last_closed(&mut world);
     assert_eq!(reason, CloseReason::Policy);
