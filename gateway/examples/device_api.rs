@@ -37,6 +37,8 @@ targets:
   nodes: { addresses: [192.0.2.10], ports: [22/tcp] }
 rules:
   - { name: ssh, action: allow, from: { groups: [sre], posture: [walled] }, to: [nodes] }
+grants:
+  - { name: nodes for a while, from: { groups: [sre] }, to: [nodes], max: 365d, approvers: { groups: [sre] }, break_glass: true }
 ";
 
 /// Nothing listens there: a login can be begun, and no mail arrives.

@@ -90,7 +90,7 @@ wait_for 5 "the ssh session" grep -q tick "$(log_of ticks)"
 since=$(date +%s%3N)   # the clock of records
 assert_ok "revoke" admin grant revoke "$id" --reason "INC-42 is over"
 wait_for 2 "the cut" record_exists '.dst_port == 22 and .close_reason == "grant-ended" and .grant == "'"$id"'"'
-cut=$(records '.dst_port == 22 and .close_reason == "grant-ended" and .grant == "'"$id"'"' | tail -1 | jq -r .end)
+cut=$(records '.dst_port == 22 and .close_reason == "grant-ended" and .grant == "'"$id"'"' | tail -1 | jq -r .time)
 at=$(date -d "$cut" +%s%3N)
 assert_at_most "ms from the command to the cut" 1000 $((at - since))
 wait_for 5 "ssh to end" gone "$(pid_of ticks)"
@@ -118,7 +118,7 @@ wait_for 5 "ssh" ssh_in laptop "$KUBE" true
 ssh_ticking brief laptop "$KUBE"
 wait_for 5 "the ssh session" grep -q tick "$(log_of brief)"
 wait_for 20 "the cut" record_exists '.close_reason == "grant-ended" and .grant == "'"$short"'"'
-cut=$(records '.close_reason == "grant-ended" and .grant == "'"$short"'"' | tail -1 | jq -r .end)
+cut=$(records '.close_reason == "grant-ended" and .grant == "'"$short"'"' | tail -1 | jq -r .time)
 late=$(($(date -d "$cut" +%s%3N) - until * 1000))
 echo "      the end: cut $late ms after it"
 assert_at_most "ms from the end to the cut" 1000 $late
