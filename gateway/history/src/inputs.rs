@@ -2,7 +2,9 @@
 
 use crate::reach::Place;
 use postern_engine::duration;
-use postern_engine::policy::{Condition, Policy, RuleId, RuleView, Subject, Tuple, Who};
+use postern_engine::policy::{
+    Condition, DestinationView, Policy, RuleId, RuleView, Subject, Tuple, Who,
+};
 use postern_engine::standing::Session;
 use postern_proto::now::Wall;
 use serde::Serialize;
@@ -20,16 +22,20 @@ pub struct Input {
     pub holds: bool,
 }
 
-/// Everything that rule `id` asks of `who` and of the destination, and what there was. Empty for
+/// Everything that rule or grant `id` asks of `who` and of the destination, and what there was. Empty for
 /// the default.
 #[must_use]
 pub fn inputs(policy: &Policy, id: RuleId, who: &Subject, to: &Tuple, now: Wall) -> Vec<Input> {
-    let Some(rule) = policy.rules().find(|rule| rule.id() == id) else {
-        return Vec::new();
+    let rule = policy.rules().find(|rule| rule.id() == id);
+    let entry = policy.grants().find(|entry| entry.id() == id);
+    let (asked, there): (Who<'_>, Vec<DestinationView<'_>>) = match (&rule, &entry) {
+        (Some(rule), _) => (rule.who(), rule.to().collect()),
+        (None, Some(entry)) => (entry.who(), entry.to().collect()),
+        (None, None) => return Vec::new(),
     };
     let missing = policy.missing(id, who, now);
     let fails = |condition| missing.iter().any(|one| one.condition == condition);
-    let mut inputs: Vec<Input> = of_subject(&rule.who(), who, now)
+    let mut inputs: Vec<Input> = of_subject(&asked, who, now)
         .into_iter()
         .filter(|(_, asks, _)| !asks.is_empty())
         .map(|(condition, asks, had)| Input {
@@ -39,9 +45,9 @@ pub fn inputs(policy: &Policy, id: RuleId, who: &Subject, to: &Tuple, now: Wall)
             holds: !fails(condition),
         })
         .collect();
-    inputs.extend(posture(policy, &rule.who(), who, now));
-    inputs.extend(window(&rule, now, !fails(Condition::When)));
-    inputs.push(destination(&rule, to));
+    inputs.extend(posture(policy, &asked, who, now));
+    inputs.extend(rule.and_then(|rule| window(&rule, now, !fails(Condition::When))));
+    inputs.push(destination(&there, to));
     inputs
 }
 
@@ -140,22 +146,18 @@ fn window(rule: &RuleView<'_>, now: Wall, holds: bool) -> Option<Input> {
 }
 
 /// Where the rule leads, of its destinations the one that holds `to`.
-fn destination(rule: &RuleView<'_>, to: &Tuple) -> Input {
-    let here = rule.to().find(|there| there.holds(to));
-    let shown = |there: &postern_engine::policy::DestinationView<'_>| {
+fn destination(all: &[DestinationView<'_>], to: &Tuple) -> Input {
+    let here = all.iter().find(|there| there.holds(to));
+    let shown = |there: &DestinationView<'_>| {
         let place = Place::from(there);
         match there.target() {
             Some(name) => format!("{name} ({place})"),
             None => place.to_string(),
         }
     };
-    let asks = match &here {
+    let asks = match here {
         Some(there) => shown(there),
-        None => rule
-            .to()
-            .map(|there| shown(&there))
-            .collect::<Vec<_>>()
-            .join("; "),
+        None => all.iter().map(shown).collect::<Vec<_>>().join("; "),
     };
     Input {
         condition: Condition::Address,

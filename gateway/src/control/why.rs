@@ -94,16 +94,9 @@ fn answer(policy: &Policy, who: &Subject, to: &Tuple, now: Wall) -> WhyAnswer {
                 until: grant.until.seconds(),
             })
             .collect(),
-        ask: (!explained.allow && held.is_none())
-            .then(|| ask(policy, who, to, now))
-            .flatten(),
+        ask: explained.ask.filter(|_| held.is_none()),
         until: policy.next_change(who, now).map(Wall::seconds),
     }
-}
-
-/// What to type for access for a while.
-fn ask(_policy: &Policy, _who: &Subject, _to: &Tuple, _now: Wall) -> Option<String> {
-    None
 }
 
 fn text(answer: &WhyAnswer, to: &Tuple, now: Wall) -> String {
