@@ -276,6 +276,24 @@ async fn why_answers_for_the_asker_alone() {
             .expect("text")
             .contains("postern login")
     );
+    assert!(
+        held["held"]
+            .as_str()
+            .expect("text")
+            .contains("postern login")
+    );
+    // Whoever else is named, in the body or the path, the key says who asks.
+    for field in ["device", "name", "user", "of", "public_key"] {
+        let mut other = ask("192.0.2.80:443/tcp");
+        other[field] = json!("bo-laptop");
+        let (status, body) = world.post(ROBOT, "/v1/why", other).await;
+        assert_eq!((status, &body["code"]), (400, &json!("bad-request")));
+    }
+    for path in ["/v1/why?device=bo-laptop", "/v1/why"] {
+        let (_, own) = world.post(ROBOT, path, ask("192.0.2.80:443/tcp")).await;
+        assert_eq!(own["allow"], false, "bo may, the robot may not");
+        assert!(!own.to_string().contains("bo-laptop"), "{own}");
+    }
 }
 
 #[tokio::test]
