@@ -6,8 +6,8 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use postern_proto::device_api::{
-    self, ApiError, DecideGrant, JoinRequest, LoginFinish, LoginStart, PORT, PostureReport,
-    RequestGrant, RotateRequest, WhyRequest,
+    self, ApiError, ConfirmRequest, DecideGrant, JoinRequest, LoginFinish, LoginStart, PORT,
+    PostureReport, RequestGrant, RotateRequest, WhyRequest,
 };
 use postern_stack::driver::Connector;
 use serde::de::DeserializeOwned;
@@ -42,6 +42,8 @@ pub enum Call {
     FinishLogin(LoginFinish),
     /// Ends the session.
     LogOut,
+    /// A change of the policy stays.
+    Confirm(ConfirmRequest),
     /// Would this pass, and why.
     Why(WhyRequest),
     /// Another key for the device.
@@ -102,6 +104,7 @@ impl Call {
             Call::LogIn(with) => (Method::POST, "/v1/login", body(with)),
             Call::FinishLogin(with) => (Method::POST, "/v1/login/finish", body(with)),
             Call::LogOut => (Method::POST, device_api::LOGOUT, None),
+            Call::Confirm(with) => (Method::POST, "/v1/policy/confirm", body(with)),
             Call::Why(with) => (Method::POST, "/v1/why", body(with)),
             Call::Rotate(with) => (Method::POST, "/v1/keys", body(with)),
             Call::Grants => (Method::GET, "/v1/grants", None),

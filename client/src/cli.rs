@@ -84,6 +84,8 @@ enum Command {
     Deny(grants::DecideArgs),
     /// Take a request back, or end a grant before its time.
     Withdraw(grants::WithdrawArgs),
+    /// Confirm a change of the policy: that this reaches the gateway shows that the tunnel lives.
+    Confirm(verbs::ConfirmArgs),
     /// Make a new key for this device. No connection is dropped.
     RotateKey(verbs::Named),
 }
@@ -132,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Approve(args) => grants::approve(&cli.run_dir, args),
         Command::Deny(args) => grants::deny(&cli.run_dir, args),
         Command::Withdraw(args) => grants::withdraw(&cli.run_dir, args),
+        Command::Confirm(args) => verbs::confirm(&cli.run_dir, args),
         Command::RotateKey(args) => verbs::rotate_key(&cli.run_dir, args),
     };
     match result {
@@ -288,6 +291,7 @@ mod tests {
             "login --status -o json",
             "logout ana",
             "why 192.0.2.10:22",
+            "confirm k7m2-p9qx-abcd -o json",
             "why db.example.com:5432/tcp --name ana -o json",
             "request nodes --for 1h --reason INC-42 --wait",
             "request 192.0.2.10:22 --for 30m --reason INC-42 --break-glass --name ana -o json",

@@ -4,6 +4,7 @@ mod change;
 pub mod client;
 mod grants;
 mod identity;
+mod policy;
 mod socket;
 
 pub use socket::{BindError, bind};
@@ -89,6 +90,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/policy/reload", post(reload_policy))
         .merge(grants::routes())
         .merge(identity::routes())
+        .merge(policy::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(middleware::from_fn(whole))

@@ -245,6 +245,14 @@ mod tests {
             "policy report --target nodes --at 2026-11-22 --window 7d -o markdown",
             "policy status",
             "policy reload",
+            "policy apply new.yaml --confirm-within 2m --as ana@example.com -o json",
+            "policy apply --force --reason INC-42",
+            "policy confirm k7m2-p9qx-abcd",
+            "policy confirm --here",
+            "policy rollback --to 2b84d5",
+            "policy history -o json",
+            "policy show current",
+            "policy diff 2b84d5 new.yaml",
         ] {
             let words = ["postern-gateway"].into_iter().chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -279,6 +287,10 @@ mod tests {
             "policy report --target nodes",
             "flows export --since 1d",
             "policy explain --user u",
+            "policy apply --force",
+            "policy apply --reason x",
+            "policy confirm",
+            "policy diff a",
             "policy plan",
             "init d --endpoint x",
         ] {

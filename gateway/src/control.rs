@@ -12,6 +12,7 @@ mod janitor;
 mod join;
 mod labels;
 mod login;
+mod policy;
 mod posture;
 mod refresh;
 mod rotation;

@@ -30,15 +30,15 @@ use body::{nothing, read};
 use limits::{Kind, Limits};
 use postern_io::clock::Clock;
 use postern_proto::device_api::{
-    ErrorCode, Hello, JoinRequest, LoginFinish, LoginStart, PostureReport, RotateRequest,
-    WhyRequest,
+    ConfirmRequest, ErrorCode, Hello, JoinRequest, LoginFinish, LoginStart, PostureReport,
+    RotateRequest, WhyRequest,
 };
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Every path and its methods: for the router's tests, the metrics and `allow`. `{}` stands for one
 /// segment.
-pub const PATHS: [(&str, &str); 14] = [
+pub const PATHS: [(&str, &str); 15] = [
     ("/v1/config", "GET"),
     ("/v1/device", "GET"),
     ("/v1/grants", "GET, POST"),
@@ -51,6 +51,7 @@ pub const PATHS: [(&str, &str); 14] = [
     ("/v1/login", "GET, POST"),
     ("/v1/login/finish", "POST"),
     ("/v1/logout", "POST"),
+    ("/v1/policy/confirm", "POST"),
     ("/v1/posture", "POST"),
     ("/v1/why", "POST"),
 ];
@@ -90,6 +91,7 @@ fn build(api: Api) -> Router {
         .route("/v1/login", get(login_methods).post(login_start))
         .route("/v1/login/finish", post(login_finish))
         .route("/v1/logout", post(logout))
+        .route("/v1/policy/confirm", post(confirm))
         .route("/v1/posture", post(posture))
         .route("/v1/why", post(why))
         .route("/v1/keys", post(keys))
@@ -192,6 +194,19 @@ async fn posture(
         .await?;
     api.control.asked.report();
     Ok(answer(&checks))
+}
+
+async fn confirm(
+    State(api): State<Api>,
+    Extension(asker): Extension<Asker>,
+    request: Request,
+) -> Answer {
+    let name = asker.device()?;
+    let confirm: ConfirmRequest = read(request).await?;
+    let outer = asker.caller.outer;
+    Ok(answer(
+        &api.control.confirm_by(name, outer, &confirm.token).await?,
+    ))
 }
 
 async fn why(

@@ -1,10 +1,12 @@
-//! `postern logout`, `why` and `rotate-key`.
+//! `postern logout`, `why`, `confirm` and `rotate-key`.
 
 use super::{Failure, Output, ask, door, failure, find, print, unexpected};
 use crate::api::Call;
 use crate::control::{Answer, Request};
 use crate::report::plain;
-use postern_proto::device_api::{DeviceStatus, WhyAnswer, WhyRequest};
+use postern_proto::device_api::{
+    ConfirmAnswer, ConfirmRequest, DeviceStatus, WhyAnswer, WhyRequest,
+};
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 
@@ -28,6 +30,29 @@ pub(super) struct WhyArgs {
     /// How to show the result.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfirmArgs {
+    /// What `postern-gateway policy apply` printed.
+    token: String,
+    /// Which tunnel; needed only when several are up.
+    #[arg(long)]
+    name: Option<String>,
+    /// How to show the result.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+pub(super) fn confirm(run_dir: &Path, args: &ConfirmArgs) -> Result<(), Failure> {
+    let door = door(run_dir, args.name.as_deref())?;
+    let call = Call::Confirm(ConfirmRequest {
+        token: args.token.clone(),
+    });
+    let answer: ConfirmAnswer = door.ask(call).map_err(|error| failure(1, &error))?;
+    print(args.output, &answer, || {
+        format!("policy {} stays\n", plain(&answer.policy))
+    })
 }
 
 pub(super) fn logout(run_dir: &Path, args: &Named) -> Result<(), Failure> {

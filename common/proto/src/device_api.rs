@@ -361,6 +361,28 @@ impl fmt::Debug for LoginFinish {
 /// [`DeviceStatus`].
 pub const LOGOUT: &str = "/v1/logout";
 
+/// `POST /v1/policy/confirm`: a change of the policy stays. That the request comes through the tunnel
+/// shows that it leaves the tunnel whole.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmRequest {
+    /// What `postern-gateway policy apply` printed.
+    pub token: String,
+}
+
+impl std::fmt::Debug for ConfirmRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConfirmRequest")
+    }
+}
+
+/// Answer to [`ConfirmRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmAnswer {
+    /// The hash of the policy that stays, 64 hex digits.
+    pub policy: String,
+}
+
 /// `POST /v1/why`: would this pass, for the device that asks, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,7 @@
 //! `policy check|test|explain|who-can|reach|report|plan|suggest|status|reload`.
 
 mod explain;
+mod change;
 mod plan;
 mod reach;
 mod report;
@@ -52,6 +53,8 @@ pub(super) enum Verb {
         #[arg(long, short, value_enum, default_value_t)]
         output: Output,
     },
+    #[command(flatten)]
+    Change(change::Verb),
     /// Put the file on disk in force now.
     Reload {
         #[command(flatten)]
@@ -76,6 +79,7 @@ impl Verb {
             Verb::Report(verb) => verb.obey().await,
             Verb::Plan(verb) => verb.obey().await,
             Verb::Suggest(verb) => verb.obey().await,
+            Verb::Change(verb) => verb.obey().await,
             Verb::Status { place, output } => {
                 let status: PolicyStatus = place.client()?.1.get("/v1/policy/status").await?;
                 match output {
@@ -162,14 +166,24 @@ fn show(status: &PolicyStatus) -> Result<(), Failure> {
         ("since", output::moment(Some(status.loaded))),
         (
             "file on disk",
-            if status.ok {
-                "is in force"
-            } else {
-                "IS REFUSED"
+            match (status.ok, status.file_in_force) {
+                (false, _) => "IS REFUSED",
+                (true, true) => "is in force",
+                (true, false) => "DIFFERS from what is in force",
             }
             .to_owned(),
         ),
     ])?;
+    if let Some(pending) = &status.pending {
+        output::say(format_args!(
+            "\nwaits for its confirmation until {}; then {} comes back",
+            output::moment(Some(pending.deadline)),
+            pending.previous
+        ))?;
+    }
+    if let Some(why) = &status.unwritten {
+        output::say(format_args!("\n{why}"))?;
+    }
     for error in &status.errors {
         output::say(format_args!("\n{error}"))?;
     }

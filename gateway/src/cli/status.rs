@@ -107,6 +107,19 @@ fn show(status: &Status) -> Result<(), Failure> {
             output::say(format_args!("\nexporter {} fails: {why}", one.name))?;
         }
     }
+    if let Some(pending) = &policy.pending {
+        output::say(format_args!(
+            "\nthe policy waits for its confirmation until {}, and is taken back then",
+            output::moment(Some(pending.deadline))
+        ))?;
+    }
+    if let Some(why) = &policy.unwritten {
+        output::say(format_args!(
+            "\nPOLICY FILE AND POLICY IN FORCE DISAGREE: {why}"
+        ))?;
+    } else if policy.ok && !policy.file_in_force {
+        output::say("\nthe policy file was edited and is not in force: `policy apply`")?;
+    }
     if !policy.ok {
         output::say(format_args!(
             "\nTHE POLICY FILE ON DISK IS REFUSED, the old policy stays:"

@@ -146,6 +146,19 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
             "When the policy was put in force.",
             one(policy.loaded),
         ),
+        gauge(
+            "postern_policy_file_differs",
+            "1 while the policy file on disk is not what is in force.",
+            one(u64::from(!policy.file_in_force)),
+        ),
+        gauge(
+            "postern_policy_pending_deadline_timestamp_seconds",
+            "When a change of the policy is taken back, unless it is confirmed; 0: none waits.",
+            one(policy
+                .pending
+                .as_ref()
+                .map_or(0, |pending| pending.deadline)),
+        ),
         counter(
             "postern_policy_reloads_total",
             "Attempts to load a policy by result.",

@@ -234,6 +234,16 @@ fn examples() -> Vec<(&'static str, Value)> {
         ),
         ("PostureReport", json!(PostureReport { facts })),
         (
+            "ConfirmRequest",
+            json!(ConfirmRequest { token: "x".into() }),
+        ),
+        (
+            "ConfirmAnswer",
+            json!(ConfirmAnswer {
+                policy: "0".repeat(64)
+            }),
+        ),
+        (
             "WhyRequest",
             json!(WhyRequest {
                 to: "192.0.2.1:1/tcp".into()

@@ -1,0 +1,465 @@
+//! A change of the policy: guarded, put in force, confirmed, taken back, told.
+
+use super::Control;
+use super::device::unavailable;
+use crate::api::{
+    Applied, ApplyPolicy, Confirmed, FlowFilter, FlowView, Force, MAX_FLOWS_LISTED,
+    PolicyChangeView, PolicySource, RollBack,
+};
+use crate::audit::{Action, Actor, AuditEvent, Object, Outcome};
+use crate::device_api::DeviceProblem;
+use crate::plan;
+use crate::policy_watch::{Change, ChangeError};
+use crate::problem::Problem;
+use crate::store::{How, StoreError};
+use postern_engine::policy::{Policy, PolicyHash, Subject, Tuple};
+use postern_io::clock::Clock;
+use postern_proto::device_api::{ConfirmAnswer, ErrorCode};
+use postern_proto::now::Wall;
+use serde_json::json;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much of the past `max_newly_denied` looks at.
+const LOOKED_BACK: Duration = Duration::from_secs(7 * 86_400);
+
+/// The longest time to confirm, seconds: a day.
+const LONGEST_WAIT: u64 = 86_400;
+
+/// Flows that a refusal lists.
+const LISTED: usize = 10;
+
+/// Whose flows must live.
+enum Who {
+    User(String),
+    Device(String),
+}
+
+/// What was found before a change.
+#[derive(Default)]
+struct Guarded {
+    checked: Option<String>,
+    own_flows: Vec<FlowView>,
+    newly_denied: Option<u64>,
+}
+
+impl Control {
+    /// Puts a policy in force and into the file, if nothing speaks against it.
+    ///
+    /// # Errors
+    /// The policy is bad, or would cut who applies it or deny too much and is not forced, or
+    /// another change waits, or it cannot be done. Then nothing has changed.
+    pub async fn apply_policy(&self, ask: ApplyPolicy, by: &str) -> Result<Applied, Problem> {
+        if ask
+            .confirm_within
+            .is_some_and(|wait| !(1..=LONGEST_WAIT).contains(&wait))
+        {
+            return Err(Problem::refused(
+                "a change waits between a second and a day",
+                "write for example --confirm-within 2m",
+            ));
+        }
+        let confirm = ask.confirm_within.map(Duration::from_secs);
+        self.change_policy(ask.source, How::Apply, confirm, &ask.with, by)
+            .await
+    }
+
+    /// Puts an earlier policy in force: the one before, or the one that is named. A change that
+    /// waits is taken back.
+    ///
+    /// # Errors
+    /// As [`Control::apply_policy`]; or no such policy is kept.
+    pub async fn roll_back(&self, ask: RollBack, by: &str) -> Result<Applied, Problem> {
+        let status = self.policy.status();
+        if let Some(pending) = &status.pending {
+            if ask
+                .to
+                .as_ref()
+                .is_some_and(|to| !pending.previous.starts_with(to.as_str()))
+            {
+                let text = "a change waits for its confirmation";
+                return Err(Problem::refused(text, "take it back first, without --to"));
+            }
+            let by = named(by, &ask.with, None);
+            let (was, cut) = self.policy.take_back(by, ask.with.reason).await?;
+            return Ok(Applied {
+                changed: true,
+                previous: was.hash,
+                cut,
+                own_flows: Vec::new(),
+                checked: None,
+                newly_denied: None,
+                token: None,
+                policy: (*self.policy.status()).clone(),
+            });
+        }
+        let to = match ask.to {
+            Some(to) => to,
+            None => self.policy_before(&status.hash).await?,
+        };
+        let source = self.policy_text(&to).await?.source;
+        self.change_policy(source, How::Rollback, None, &ask.with, by)
+            .await
+    }
+
+    /// The change that waits is for good. Without a token: whoever asks stands at the gateway.
+    ///
+    /// # Errors
+    /// Nothing waits, or the token is wrong.
+    pub async fn confirm_policy(&self, token: Option<&str>) -> Result<Confirmed, Problem> {
+        let confirmed = self.policy.confirm(token, None).await?;
+        Ok(Confirmed {
+            hash: confirmed.hash,
+        })
+    }
+
+    /// The same for a device, through its tunnel: it shows that the tunnel lives.
+    ///
+    /// # Errors
+    /// Nothing waits, or the token is wrong. Wrong ones are recorded; after some, none counts.
+    pub async fn confirm_by(
+        &self,
+        device: &str,
+        outer: Option<SocketAddr>,
+        token: &str,
+    ) -> Result<ConfirmAnswer, DeviceProblem> {
+        let confirmed = self.policy.confirm(Some(token), Some(device)).await;
+        let (outcome, reason) = match &confirmed {
+            Ok(_) => (Outcome::Done, None),
+            Err(error @ ChangeError::WrongToken) => (Outcome::Refused, Some(error.to_string())),
+            Err(error) => return Err(for_device(error)),
+        };
+        let hash = confirmed.as_ref().ok().map(|confirmed| &confirmed.hash);
+        let event = AuditEvent {
+            action: Action::PolicyConfirm,
+            outcome,
+            actor: Actor::Device {
+                name: device.to_owned(),
+                user: self.store.device(device).await?.record.user,
+                from: outer,
+            },
+            object: self.policy_object(),
+            reason,
+            before: None,
+            after: hash.map(|hash| json!({ "policy": hash })),
+        };
+        self.note(event).await;
+        match confirmed {
+            Ok(confirmed) => Ok(ConfirmAnswer {
+                policy: confirmed.hash,
+            }),
+            Err(error) => Err(for_device(&error)),
+        }
+    }
+
+    /// Which policy was in force when, the newest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn policy_history(&self) -> Result<Vec<PolicyChangeView>, Problem> {
+        let changes = self.store.policy_changes().await?.into_iter();
+        let views = changes.map(|one| PolicyChangeView {
+            id: one.id,
+            hash: one.change.hash,
+            at: one.change.at.seconds(),
+            how: one.change.how,
+            made_by: one.change.made_by,
+            reason: one.change.reason,
+            cut: one.change.cut,
+        });
+        Ok(views.collect())
+    }
+
+    /// The text of a policy: `current`, `file`, or how a hash begins.
+    ///
+    /// # Errors
+    /// There is none, or more than one.
+    pub async fn policy_text(&self, which: &str) -> Result<PolicySource, Problem> {
+        let source = match which {
+            "current" => Some(self.policy.source().to_string()),
+            "file" => {
+                let text = self.policy.file_text();
+                Some(text.map_err(|bad| Problem::unable(bad.to_string(), "mend the file"))?)
+            }
+            hash => self
+                .store
+                .policy_source(hash)
+                .await?
+                .map(|(_, source)| source),
+        };
+        let source = source.ok_or_else(|| {
+            Problem::absent(
+                format!("no policy is kept whose hash begins with '{which}'"),
+                "see `postern-gateway policy history`; `current` and `file` are known as well",
+            )
+        })?;
+        Ok(PolicySource {
+            hash: PolicyHash::of(&source).full(),
+            source,
+        })
+    }
+
+    /// What the audit log calls it.
+    pub(crate) fn policy_object(&self) -> Object {
+        Object {
+            kind: "policy",
+            name: self.config.get().policy.display().to_string(),
+        }
+    }
+
+    async fn change_policy(
+        &self,
+        source: String,
+        how: How,
+        confirm_within: Option<Duration>,
+        with: &Force,
+        by: &str,
+    ) -> Result<Applied, Problem> {
+        let policy = self.policy.prepare(&source).await.map_err(|problems| {
+            let all = problems.join("\n\n");
+            Problem::refused(
+                format!("the policy is refused:\n{all}"),
+                "nothing was changed",
+            )
+        })?;
+        let who = self.who_applies(with).await?;
+        let guarded = self.guard(&policy, &source, who.as_ref(), with).await?;
+        let change = Change {
+            policy,
+            source,
+            how,
+            made_by: named(by, with, who.as_ref()),
+            reason: with.reason.clone(),
+            confirm_within,
+        };
+        let changed = self.policy.change(change).await?;
+        Ok(Applied {
+            changed: changed.changed,
+            previous: changed.previous,
+            cut: changed.cut,
+            own_flows: guarded.own_flows,
+            checked: guarded.checked,
+            newly_denied: guarded.newly_denied,
+            token: changed.token,
+            policy: (*self.policy.status()).clone(),
+        })
+    }
+
+    /// The last policy in force that is not this one.
+    async fn policy_before(&self, hash: &str) -> Result<String, Problem> {
+        let changes = self.store.policy_changes().await?.into_iter();
+        let mut earlier = changes.map(|one| one.change.hash);
+        let before = earlier.find(|one| one != hash);
+        Ok(before.ok_or(ChangeError::NothingBefore)?)
+    }
+
+    /// Who applies it: who they say they are, or the device that their SSH comes from.
+    async fn who_applies(&self, with: &Force) -> Result<Option<Who>, Problem> {
+        if let Some(user) = &with.user {
+            let user = self.store.user(user).await?;
+            return Ok(Some(Who::User(user.name)));
+        }
+        let from = with.ssh.as_deref().and_then(|ssh| {
+            let address = ssh.split_whitespace().next()?;
+            address.split('%').next()?.parse::<IpAddr>().ok()
+        });
+        let Some(from) = from.map(|from| from.to_canonical()) else {
+            return Ok(None);
+        };
+        let devices = self.store.devices().await?.into_iter();
+        let device = devices
+            .filter(|device| device.revoked.is_none())
+            .map(|device| device.record)
+            .find(|record| from == record.v4 || from == record.v6);
+        Ok(device.map(|record| match record.user {
+            Some(user) => Who::User(user),
+            None => Who::Device(record.name),
+        }))
+    }
+
+    /// Whether a policy cuts who applies it, or denies more than it may.
+    async fn guard(
+        &self,
+        policy: &Arc<Policy>,
+        source: &str,
+        who: Option<&Who>,
+        with: &Force,
+    ) -> Result<Guarded, Problem> {
+        let mut guarded = Guarded::default();
+        let forced = with.reason.is_some();
+        if let Some(who) = who {
+            let (name, select) = match who {
+                Who::User(user) => (
+                    user,
+                    FlowFilter {
+                        user: Some(user.clone()),
+                        ..FlowFilter::default()
+                    },
+                ),
+                Who::Device(device) => (
+                    device,
+                    FlowFilter {
+                        device: Some(device.clone()),
+                        ..FlowFilter::default()
+                    },
+                ),
+            };
+            guarded.own_flows = self.cut_by(policy, select).await?;
+            guarded.checked = Some(name.clone());
+            if !forced && !guarded.own_flows.is_empty() {
+                return Err(Problem::refused(
+                    lockout(name, &guarded.own_flows),
+                    "allow them, or repeat it with --force --reason TEXT",
+                ));
+            }
+        }
+        if let Some(most) = self.config.get().policy_change.max_newly_denied {
+            let denied = self.newly_denied(source).await?;
+            guarded.newly_denied = Some(denied);
+            if !forced && denied > most {
+                return Err(Problem::refused(
+                    format!(
+                        "the policy would deny {denied} recorded attempts of the last week that \
+                         were allowed; gateway.yaml takes {most} (policy_change.max_newly_denied)"
+                    ),
+                    "`postern-gateway policy plan` shows them; or --force --reason TEXT",
+                ));
+            }
+        }
+        Ok(guarded)
+    }
+
+    /// The live flows that a policy would cut.
+    async fn cut_by(&self, policy: &Policy, select: FlowFilter) -> Result<Vec<FlowView>, Problem> {
+        let flows = self.workers.list_flows(select, MAX_FLOWS_LISTED).await?;
+        let now = Clock::now().wall;
+        let last = self.last.load();
+        let mut indexes = HashMap::new();
+        let mut cut = Vec::new();
+        for flow in flows {
+            if !indexes.contains_key(&flow.device) {
+                let record = match self.as_it_stands(&flow.device).await {
+                    Ok(record) => record,
+                    // It is gone, and so is its flow in a moment.
+                    Err(StoreError::NoDevice { .. }) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                let peer = last.peers.iter().find(|peer| peer.device == flow.device);
+                let mut standing = record.standing;
+                standing.outer = peer.and_then(|peer| peer.endpoint).map(|at| at.ip());
+                let index = policy.index(&Subject {
+                    user: record.user,
+                    groups: record.groups,
+                    device: record.name,
+                    standing,
+                });
+                indexes.insert(flow.device.clone(), index);
+            }
+            let to = Tuple {
+                address: flow.destination.ip(),
+                port: flow.destination.port(),
+                protocol: flow.protocol,
+            };
+            let allowed = indexes
+                .get(&flow.device)
+                .is_some_and(|who| policy.judge(who, &to, now).allows());
+            if !allowed {
+                cut.push(flow);
+            }
+        }
+        Ok(cut)
+    }
+
+    async fn newly_denied(&self, source: &str) -> Result<u64, Problem> {
+        let now = Clock::now().wall;
+        let since = Wall(now.0.saturating_sub((Wall(0) + LOOKED_BACK).0));
+        let failed = |why: String| Problem::unable(why, "try again, or --force --reason TEXT");
+        // Names meant what they meant then.
+        let answers = plan::answers(&self.store, since, now).await?;
+        let source = source.to_owned();
+        let compiled = tokio::task::spawn_blocking(move || Policy::compile(&source, &answers));
+        let compiled = compiled.await.map_err(|error| failed(error.to_string()))?;
+        let policy = Arc::new(compiled.map_err(|errors| failed(errors.to_string()))?);
+        let folder = &self.config.get().flow_log.dir;
+        let (plan, _) = plan::run(&self.store, folder, policy, since, now, |_, _| {})
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(plan.newly_denied.attempts)
+    }
+}
+
+fn lockout(who: &str, flows: &[FlowView]) -> String {
+    let mut text = format!("it would cut {} live flows of {who}:", flows.len());
+    for flow in flows.iter().take(LISTED) {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "\n  {} {} -> {}/{}, allowed by {}",
+            flow.device, flow.source, flow.destination, flow.protocol, flow.rule
+        );
+    }
+    if flows.len() > LISTED {
+        let _ = write!(text, "\n  and {} more", flows.len() - LISTED);
+    }
+    text
+}
+
+/// For the history: by the kernel's word, and as whom.
+fn named(by: &str, with: &Force, who: Option<&Who>) -> String {
+    match (who, &with.user) {
+        (Some(Who::User(user)), _) | (None, Some(user)) => format!("{by} as {user}"),
+        (Some(Who::Device(device)), _) => format!("{by} from {device}"),
+        (None, None) => by.to_owned(),
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Problem {
+        let text = error.to_string();
+        match error {
+            ChangeError::Waits(_) => Problem::refused(
+                text,
+                "confirm it with `postern confirm TOKEN`, or `postern-gateway policy rollback`",
+            ),
+            ChangeError::NothingWaits | ChangeError::NothingBefore | ChangeError::Unknown(_) => {
+                Problem::absent(text, "see `postern-gateway policy history`")
+            }
+            ChangeError::WrongToken => {
+                Problem::refused(text, "`policy apply` printed it; or --here")
+            }
+            ChangeError::TooManyTries => {
+                Problem::refused(text, "confirm with --here, or from another device")
+            }
+            ChangeError::Unwritable(_) => Problem::unable(text, "nothing was changed"),
+            ChangeError::NotInForce(_) => Problem::unable(text, "see the gateway's log"),
+            ChangeError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn for_device(error: &ChangeError) -> DeviceProblem {
+    let say = |code, help: &str| DeviceProblem::new(code, error.to_string(), help);
+    match error {
+        ChangeError::NothingWaits => say(
+            ErrorCode::NotFound,
+            "it was confirmed already, or its time is over and the policy before is in force",
+        ),
+        ChangeError::WrongToken => say(
+            ErrorCode::WrongCode,
+            "`postern-gateway policy apply` printed it",
+        ),
+        ChangeError::TooManyTries => say(
+            ErrorCode::TooMany,
+            "confirm from another device, or at the gateway with --here",
+        ),
+        ChangeError::Waits(_)
+        | ChangeError::NothingBefore
+        | ChangeError::Unwritable(_)
+        | ChangeError::Unknown(_)
+        | ChangeError::NotInForce(_)
+        | ChangeError::Store(_) => unavailable(error),
+    }
+}
