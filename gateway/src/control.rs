@@ -45,7 +45,7 @@ use crate::workers::Workers;
 use arc_swap::ArcSwap;
 use postern_io::clock::Clock;
 use postern_proto::keys::PublicKey;
-use postern_proto::now::Mono;
+use postern_proto::now::{Mono, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +59,9 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(2);
 
 /// After so many of those it is looked which throw-away keys are too old: every hour.
 const GUESTS_EVERY: u64 = 1800;
+
+/// How the devices stood is kept so long beyond the oldest record.
+const FLOWS_LAST: Duration = Duration::from_secs(7 * 86_400);
 
 /// The control plane of one running gateway.
 #[derive(Debug)]
@@ -285,11 +288,22 @@ impl Control {
             }
             self.tell_refusals().await;
             self.logins.tell_refusals(Clock::now().wall).await;
-            if turn % GUESTS_EVERY == 0
-                && let Err(problem) = self.sync_guests().await
-            {
-                tracing::warn!(%problem, "old throw-away keys are still known; will be tried again");
+            if turn % GUESTS_EVERY == 0 {
+                if let Err(problem) = self.sync_guests().await {
+                    tracing::warn!(%problem, "old throw-away keys are still known; will be tried again");
+                }
+                self.forget_past().await;
             }
+        }
+    }
+
+    /// Forgets what no record rests on.
+    async fn forget_past(&self) {
+        let oldest = Duration::from_millis(self.log.status().oldest_ms);
+        // A record tells of a flow that may have begun long before.
+        let before = Wall(0) + oldest.saturating_sub(FLOWS_LAST);
+        if let Err(error) = self.store.forget_past(before).await {
+            tracing::warn!(%error, "what no record rests on is still kept; will be tried again");
         }
     }
 

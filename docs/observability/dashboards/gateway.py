@@ -93,13 +93,18 @@ def build():
                width=5, calcs=(), defaults={"decimals": 0}),
         series("Names of targets", "Time since each name was last resolved. A line that grows beyond an hour is a name that answers no more; "
                "its last addresses stay.",
-               [prom(f'max by (name) ({value("postern_target_name_age_seconds")})', "{{name}}")], "s", 8,
+               [prom(f'max by (name) ({value("postern_target_name_age_seconds")})', "{{name}}")], "s", 6,
                calcs=("lastNotNull",), many=True, steps=[(None, GREEN), (3900, RED)]),
         series("Names not resolved", "Names that were asked for in vain.",
                [prom(f'sum by (name) (increase({value("postern_target_name_failures_total")}[$__rate_interval])) > 0', "{{name}}")],
-               width=8, calcs=("sum",), defaults={"decimals": 0}, expected=1),
+               width=4, calcs=("sum",), defaults={"decimals": 0}, expected=1),
         stat("Policy in force for", "Since the youngest policy was put in force.",
              prom(f'time() - max({value("postern_policy_loaded_timestamp_seconds")})'), "s", 3),
+        stat("Policy file", "Whether the file on disk is what is in force, at every gateway.",
+             prom(f'1 - max({value("postern_policy_file_differs")})'), "none", 3, ONE_IS_GOOD,
+             defaults=yes_no("in force", "differs")),
+        stat("To be confirmed within", "Until a change of the policy is taken back, unless somebody confirms it. 0: none waits.",
+             prom(f'clamp_min(max({value("postern_policy_pending_deadline_timestamp_seconds")}) - time(), 0)'), "s", 3),
     ])
     log = ("Flow log", 9, [
         series("Records", "Made by the workers, written to the log, lost.",

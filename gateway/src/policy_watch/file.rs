@@ -113,12 +113,19 @@ pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 /// Why a file that cannot be written cannot, and what to do.
 pub(super) fn unwritable(path: &Path, error: &io::Error) -> String {
-    let help = match error.kind() {
-        ErrorKind::ResourceBusy => "mount its folder into the container, not the file alone",
-        ErrorKind::ReadOnlyFilesystem => "mount it writable",
-        ErrorKind::PermissionDenied => "let the gateway's user write its folder",
-        _ => "mend that",
-    };
+    let known = [
+        (
+            ErrorKind::ResourceBusy,
+            "mount its folder into the container, not the file alone",
+        ),
+        (ErrorKind::ReadOnlyFilesystem, "mount it writable"),
+        (
+            ErrorKind::PermissionDenied,
+            "let the gateway's user write its folder",
+        ),
+    ];
+    let help = known.iter().find(|(kind, _)| *kind == error.kind());
+    let help = help.map_or("mend that", |(_, help)| help);
     format!("{} cannot be written: {error}; {help}", path.display())
 }
 
