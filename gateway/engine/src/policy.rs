@@ -5,8 +5,11 @@
 //! |---|---|
 //! | `yaml` | a file as a tree in which everything knows its place |
 //! | `read` | the tree as rules; every fault at once |
+//! | `lint` | what is allowed and yet may not be meant |
+//! | `schema` | the shape of a file, for editors |
 //! | `error`, `nearest` | what is wrong, and what was meant |
 //! | `address`, `port` | sets of addresses and ports |
+//! | `host` | names of targets, and what they mean |
 //! | `posture` | the named checks of a file |
 //! | `who` | whom a rule is for: its `from` |
 //! | `rule` | the predicate: which condition of a rule fails |
@@ -27,13 +30,16 @@ mod error;
 mod explain;
 mod fields;
 mod grants;
+mod host;
 mod index;
+mod lint;
 mod missing;
 mod nearest;
 mod port;
 mod posture;
 mod read;
 mod rule;
+mod schema;
 mod sentence;
 mod state;
 mod subject;
@@ -51,8 +57,10 @@ pub use cases::TestOutcome;
 pub use error::{PolicyError, PolicyErrors};
 pub use explain::{Explanation, Failed, InShadow, Nearest};
 pub use grants::{GrantEntry, Refusal};
+pub use lint::{Known, PolicyWarning};
 pub use postern_proto::device_api::CheckView as Check;
 pub use rule::{Condition, Mode};
+pub use schema::schema;
 pub use subject::SubjectIndex;
 pub use tree::Tree;
 pub use tuple::{Tuple, TupleError};
@@ -171,7 +179,7 @@ impl Policy {
     ///
     /// # Errors
     /// As [`Policy::parse`].
-    pub fn compile(source: &str, _answers: &Answers) -> Result<Policy, PolicyErrors> {
+    pub fn compile(source: &str, answers: &Answers) -> Result<Policy, PolicyErrors> {
         let mut faults = error::Faults::new(source);
         if source.len() > MAX_SOURCE {
             let what = format!(
@@ -187,7 +195,7 @@ impl Policy {
         }
         let root = yaml::parse(source, &mut faults);
         let draft = root
-            .map(|root| read::policy(&root, &mut faults))
+            .map(|root| read::policy(&root, answers, &mut faults))
             .unwrap_or_default();
         let index = Index::build(&draft, Mode::Enforce, &mut faults);
         let any_shadow = draft.rules.iter().any(|rule| rule.mode == Mode::Shadow);
@@ -225,7 +233,8 @@ impl Policy {
     /// The names that its targets have in place of addresses.
     #[must_use]
     pub fn names(&self) -> BTreeSet<&str> {
-        BTreeSet::new()
+        let names = self.destinations.iter().flat_map(|at| &at.names);
+        names.map(String::as_str).collect()
     }
 
     /// What this policy needs to know of `who`. Keep it with the device, and make it anew

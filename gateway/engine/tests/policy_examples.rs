@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods)] // The examples are files.
 #![allow(clippy::unwrap_used)]
 
-use postern_engine::policy::{Policy, RuleId};
+use postern_engine::policy::{Mode, Policy, schema};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +52,31 @@ fn every_example_passes_its_own_tests() {
     }
 }
 
+/// With `POSTERN_BLESS=1` it writes the file.
+#[test]
+fn the_schema_is_what_the_types_say() {
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policy-examples/policy.schema.json");
+    let schema = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    if std::env::var_os("POSTERN_BLESS").is_some() {
+        std::fs::write(&file, &schema).unwrap();
+    }
+    let there = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        there == schema,
+        "run this test with POSTERN_BLESS=1 and look at the difference"
+    );
+}
+
+#[test]
+fn every_example_names_its_schema() {
+    for file in examples() {
+        let (source, _) = read(&file);
+        let line = "# yaml-language-server: $schema=policy.schema.json\n";
+        assert!(source.contains(line), "{}", file.display());
+    }
+}
+
 #[test]
 fn every_rule_of_an_example_is_exercised() {
     for file in examples() {
@@ -61,11 +86,13 @@ fn every_rule_of_an_example_is_exercised() {
             .into_iter()
             .filter_map(|outcome| outcome.got.split('"').nth(1).map(str::to_owned))
             .collect();
-        for (id, name) in policy.rule_names().filter(|(id, _)| *id != RuleId::Default) {
+        // Rules in shadow decide nothing.
+        for rule in policy.rules().filter(|rule| rule.mode() == Mode::Enforce) {
             assert!(
-                hit.contains(name),
-                "{}: no test reaches {id:?} {name}",
-                file.display()
+                hit.contains(rule.name()),
+                "{}: no test reaches {}",
+                file.display(),
+                rule.name()
             );
         }
     }

@@ -109,7 +109,7 @@ fn not_an_address(text: &str) -> (String, String) {
     } else if text.contains('-') && text.starts_with(|c: char| c.is_ascii_digit()) {
         "write a prefix, such as `10.0.8.0/24`; a range of addresses is not known".to_owned()
     } else if text.starts_with(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {
-        "this version knows no host names; write the address that the name stands for".to_owned()
+        format!("write `names: [{text}]` for a host name")
     } else {
         "write an address such as `192.0.2.10` or `2001:db8::10`, or a prefix such as `10.0.8.0/24`"
             .to_owned()

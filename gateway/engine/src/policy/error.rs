@@ -96,7 +96,14 @@ impl<'s> Faults<'s> {
 
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        self.show("error", f)
+    }
+}
+
+impl PolicyError {
+    /// As text, with a word for how bad it is.
+    pub(super) fn show(&self, kind: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{kind}: {}", self.message)?;
         if self.line > 0 {
             let number = self.line.to_string();
             let margin = " ".repeat(number.len());

@@ -11,10 +11,11 @@
 
 use super::Tuple;
 use super::error::{Faults, Place};
+use super::host::MAX_ANSWERS;
 use super::port::Ports;
 use super::posture::CheckId;
 use super::read::Draft;
-use super::rule::{Action, DestinationId, From, Mode, NameId, Rule};
+use super::rule::{Action, Destination, DestinationId, From, Mode, NameId, Rule};
 use super::subject::SubjectIndex;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -265,7 +266,7 @@ fn size(rule: &Rule, draft: &Draft) -> u64 {
     let product = |a: usize, b: usize| u64::try_from(a.saturating_mul(b)).unwrap_or(u64::MAX);
     let there = draft.destinations_of(rule).fold(0, |sum: u64, (_, at)| {
         sum.saturating_add(product(
-            at.addresses.written().len(),
+            at.literal().len() + at.names.len() * MAX_ANSWERS,
             at.ports.ranges().len(),
         ))
     });
@@ -277,7 +278,7 @@ fn size(rule: &Rule, draft: &Draft) -> u64 {
 type PortRanges = Vec<(u16, u16)>;
 
 /// What is only needed while the rules are filed.
-struct Builder<'d> {
+pub(super) struct Builder<'d> {
     draft: &'d Draft,
     index: Index,
     /// For every cell, the ports that some certain rule has: disjoint, sorted, joined.
@@ -289,7 +290,7 @@ struct Builder<'d> {
 }
 
 impl<'d> Builder<'d> {
-    fn new(draft: &'d Draft) -> Self {
+    pub(super) fn new(draft: &'d Draft) -> Self {
         let mut uses = vec![0u32; draft.names.len() + 1];
         for name in draft
             .rules
@@ -319,34 +320,44 @@ impl<'d> Builder<'d> {
         asked.any(|names| names.iter().all(|name| self.is_covered_for(rule, &[*name])))
     }
 
-    fn is_covered_for(&self, rule: &'d Rule, names: &[NameId]) -> bool {
-        self.draft.destinations_of(rule).all(|(_, at)| {
-            at.addresses.written().iter().all(|net| {
-                let prefixes = self.index.covering(net);
-                at.ports.ranges().iter().all(|ports| {
-                    let cells = prefixes.iter().flat_map(|prefix| {
-                        let everybody = [NameId::ANYONE];
-                        let filed = everybody.iter().chain(names).filter_map(|name| {
-                            let key = key(*prefix, *name, ports.protocol);
-                            self.covered.get(*self.index.at.get(&key)?)
-                        });
-                        let same = (prefix.0, ports.protocol, &rule.from);
-                        filed
-                            .chain(self.covered_by_same.get(&same))
-                            .collect::<Vec<_>>()
+    /// The same for those of its devices that have one of `names`.
+    pub(super) fn is_covered_for(&self, rule: &Rule, names: &[NameId]) -> bool {
+        let mut there = self.draft.destinations_of(rule);
+        there.all(|(_, at)| self.is_place_covered(rule, at, names))
+    }
+
+    /// The same at one of its destinations.
+    pub(super) fn is_place_covered(&self, rule: &Rule, at: &Destination, names: &[NameId]) -> bool {
+        // What a name means may change: it is covered where everything is.
+        let everything = [Ipv4Net::default().into(), Ipv6Net::default().into()];
+        let named = everything.iter().filter(|_| !at.names.is_empty());
+        at.literal().iter().chain(named).all(|net| {
+            let prefixes = self.index.covering(net);
+            at.ports.ranges().iter().all(|ports| {
+                let cells = prefixes.iter().flat_map(|prefix| {
+                    let everybody = [NameId::ANYONE];
+                    let filed = everybody.iter().chain(names).filter_map(|name| {
+                        let key = key(*prefix, *name, ports.protocol);
+                        self.covered.get(*self.index.at.get(&key)?)
                     });
-                    union_holds(&cells.collect::<Vec<_>>(), ports)
-                })
+                    let same = (prefix.0, ports.protocol, &rule.from);
+                    filed
+                        .chain(self.covered_by_same.get(&same))
+                        .collect::<Vec<_>>()
+                });
+                union_holds(&cells.collect::<Vec<_>>(), ports)
             })
         })
     }
 
-    fn file(&mut self, id: u32, rule: &'d Rule) {
+    pub(super) fn file(&mut self, id: u32, rule: &'d Rule) {
         let certain = rule.from.asked().count() <= 1 && !rule.from.asks_state();
         let names = rule.from.asked().min_by_key(|names| self.most_used(names));
         let names = names.unwrap_or(&[NameId::ANYONE]);
         for (destination, at) in self.draft.destinations_of(rule) {
-            for net in at.addresses.written() {
+            for (place, net) in at.addresses.written().iter().enumerate() {
+                // What a name means now covers no rule that comes later.
+                let literal = place < at.literal;
                 let prefix = self.index.intern(net);
                 if rule.action == Action::Allow {
                     self.allows_at(prefix, id);
@@ -358,9 +369,13 @@ impl<'d> Builder<'d> {
                         hit: (id, destination),
                     };
                     for name in names {
-                        self.file_entry(key(prefix, *name, ports.protocol), entry, certain);
+                        self.file_entry(
+                            key(prefix, *name, ports.protocol),
+                            entry,
+                            certain && literal,
+                        );
                     }
-                    if !certain {
+                    if !certain && literal {
                         let same = (prefix.0, ports.protocol, &rule.from);
                         cover(
                             self.covered_by_same.entry(same).or_default(),

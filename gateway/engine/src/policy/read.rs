@@ -5,6 +5,7 @@ use super::cases::{self, Case};
 use super::error::{Faults, Place};
 use super::fields::{Fields, entries, is_word, list, word};
 use super::grants::{self, Entry};
+use super::host;
 use super::nearest::nearest;
 use super::port::{self, PortSet};
 use super::posture::Checks;
@@ -13,7 +14,7 @@ use super::subject::Names;
 use super::when::Windows;
 use super::who::{self, ANYONE};
 use super::yaml::{Node, Value};
-use super::{DEFAULT_RULE, Target, TargetId};
+use super::{Answers, DEFAULT_RULE, Target, TargetId};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
@@ -54,8 +55,9 @@ impl Draft {
 }
 
 /// Reads the whole file.
-pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
+pub(super) fn policy(root: &Node, answers: &Answers, faults: &mut Faults<'_>) -> Draft {
     let mut reader = Reader {
+        answers,
         draft: Draft::default(),
         targets: HashMap::default(),
         target_names: Vec::new(),
@@ -66,7 +68,9 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
         faults.add(Place::default(), "the policy is empty", help);
         return reader.draft;
     }
-    let known = ["version", "targets", "posture", "rules", "grants", "tests"];
+    let known = [
+        "$schema", "version", "targets", "posture", "rules", "grants", "tests",
+    ];
     let Some(fields) = Fields::read(root, "the policy", &known, faults) else {
         return reader.draft;
     };
@@ -115,7 +119,8 @@ pub(super) fn policy(root: &Node, faults: &mut Faults<'_>) -> Draft {
 }
 
 /// What has been read so far.
-pub(super) struct Reader {
+pub(super) struct Reader<'a> {
+    answers: &'a Answers,
     pub(super) draft: Draft,
     /// None where the target has a fault: its rules are not faults as well.
     targets: HashMap<String, Option<DestinationId>, FixedState>,
@@ -123,7 +128,7 @@ pub(super) struct Reader {
     anything: Option<DestinationId>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn targets(&mut self, node: &Node, faults: &mut Faults<'_>) {
         for (name, at, node) in entries(node, "`targets`", faults).unwrap_or_default() {
             if !is_word(name, at, "the name of a target", faults) {
@@ -154,15 +159,33 @@ impl Reader {
         target: Option<TargetId>,
         faults: &mut Faults<'_>,
     ) -> Option<DestinationId> {
-        let fields = Fields::read(node, what, &["addresses", "ports"], faults)?;
-        let addresses = fields.need("addresses", "write `addresses: [192.0.2.10]`", faults);
+        let fields = Fields::read(node, what, &["addresses", "names", "ports"], faults)?;
+        let names = fields.get("names");
+        let addresses = match names {
+            Some(_) => fields.get("addresses"),
+            None => fields.need("addresses", "write `addresses: [192.0.2.10]`", faults),
+        };
         let ports = fields.need("ports", "write `ports: [22/tcp]`", faults);
-        let addresses = addresses
-            .and_then(|node| each(node, "addresses", "`[192.0.2.10]`", address::parse, faults));
+        let addresses =
+            addresses.map(|node| each(node, "addresses", "`[192.0.2.10]`", address::parse, faults));
+        let names =
+            names.map(|node| each(node, "names", "`[api.example.com]`", host::parse, faults));
         let ports = ports.and_then(|node| each(node, "ports", "`[22/tcp]`", port::parse, faults));
+        let mut names = names.unwrap_or(Some(Vec::new()))?;
+        names.sort_unstable();
+        names.dedup();
+        // Without names there must be addresses.
+        let mut addresses = addresses.unwrap_or(Some(Vec::new()))?;
+        let literal = addresses.len();
+        if names.is_empty() && literal == 0 {
+            return None;
+        }
+        addresses.extend(host::resolved(&names, self.answers));
         Some(self.add(Destination {
             target,
-            addresses: AddressSet::new(addresses?),
+            names,
+            literal,
+            addresses: AddressSet::new(addresses),
             ports: PortSet::new(ports?),
         }))
     }
@@ -297,6 +320,8 @@ impl Reader {
         let (addresses, ports) = (AddressSet::anything(), PortSet::anything());
         let id = self.add(Destination {
             target: None,
+            names: Vec::new(),
+            literal: addresses.written().len(),
             addresses,
             ports,
         });

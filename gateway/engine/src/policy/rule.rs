@@ -6,6 +6,7 @@ use super::posture::CheckId;
 use super::subject::SubjectIndex;
 use super::when::Window;
 use super::{TargetId, Tuple};
+use ipnet::IpNet;
 use postern_proto::now::Wall;
 use serde::Serialize;
 use std::sync::Arc;
@@ -66,6 +67,10 @@ pub(super) struct From {
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) target: Option<TargetId>,
+    /// Host names that the file has beside addresses. Lower case.
+    pub(super) names: Vec<String>,
+    /// How many of the addresses the file has; the others are what the names mean now.
+    pub(super) literal: usize,
     pub(super) addresses: AddressSet,
     pub(super) ports: PortSet,
 }
@@ -192,6 +197,12 @@ impl From {
 }
 
 impl Destination {
+    /// The prefixes that the file has, whatever its names mean.
+    pub(super) fn literal(&self) -> &[IpNet] {
+        let written = self.addresses.written();
+        written.get(..self.literal).unwrap_or(written)
+    }
+
     /// What fails for `to`; nothing if it is here.
     pub(super) fn failing(&self, to: &Tuple) -> Failing {
         Failing::default()

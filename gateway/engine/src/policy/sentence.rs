@@ -134,8 +134,11 @@ impl Policy {
             let ports = of.iter().flat_map(|at| at.ports.ranges());
             format!("{} is not among {}", port(to), listed(ports, "nothing"))
         } else {
-            let nets = here.flat_map(|at| at.addresses.written());
-            let nets = listed(nets.map(|net| Shown(*net)), "nothing");
+            let nets = here.flat_map(|at| {
+                let nets = at.literal().iter().map(|net| Shown(*net).to_string());
+                nets.chain(at.names.iter().cloned())
+            });
+            let nets = listed(nets, "nothing");
             format!("address {} is not among {nets}", to.address)
         };
         Failed {

@@ -3,7 +3,9 @@
 mod bounds;
 mod errors;
 mod grants;
+mod lints;
 mod model;
+mod names;
 mod posture_errors;
 mod state;
 

@@ -206,7 +206,13 @@ impl<'p> DestinationView<'p> {
     /// The prefixes as the file has them.
     #[must_use]
     pub fn addresses(&self) -> &'p [IpNet] {
-        self.destination.addresses.written()
+        self.destination.literal()
+    }
+
+    /// The host names as the file has them, in lower case.
+    #[must_use]
+    pub fn names(&self) -> &'p [String] {
+        &self.destination.names
     }
 
     /// Its ports: disjoint and sorted.

@@ -99,7 +99,6 @@ impl Window {
     }
 
     /// It is closed, and stays so.
-    #[allow(dead_code)]
     pub(super) fn is_over(&self, now: Wall) -> bool {
         !self.is_open(now) && self.next_change(now).is_none()
     }

@@ -309,8 +309,7 @@ fn what_is_no_address_says_what_to_write() {
     assert_eq!(
         address("db.example.com"),
         [
-            "4:20 `db.example.com` is neither an address nor a prefix | this version knows no host names; \
-          write the address that the name stands for"
+            "4:20 `db.example.com` is neither an address nor a prefix | write `names: [db.example.com]` for a host name"
         ]
     );
     assert_eq!(
