@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods)] // The mistakes are files.
 #![allow(clippy::unwrap_used)]
 
-use postern_engine::policy::Policy;
+use postern_engine::policy::{Policy, PolicyError};
 use std::path::{Path, PathBuf};
 
 fn bad() -> Vec<PathBuf> {
@@ -23,14 +23,12 @@ fn every_mistake_is_told_with_its_place_and_what_to_write() {
     for file in bad() {
         let source = std::fs::read_to_string(&file).unwrap();
         let faults = Policy::parse(&source).unwrap_err();
-        for fault in &faults.0 {
-            assert!(
-                fault.line > 0 && fault.column > 0,
-                "{}: {fault}",
-                file.display()
-            );
-            assert!(fault.help.is_some(), "{}: {fault}", file.display());
-        }
+        let whole =
+            |fault: &&PolicyError| fault.line > 0 && fault.column > 0 && fault.help.is_some();
+        let less = faults.0.iter().filter(|fault| !whole(fault));
+        other.extend(
+            less.map(|fault| format!("{}: without place or help\n{fault}", file.display())),
+        );
         let (told, text) = (format!("{faults}\n"), file.with_extension("txt"));
         if bless {
             std::fs::write(&text, &told).unwrap();

@@ -50,7 +50,12 @@ pub(super) fn parse(source: &str, faults: &mut Faults<'_>) -> Option<Node> {
         Ok(raw) => Some(node(raw, source)),
         Err(error) => {
             let at = error.location().map(place).unwrap_or_default();
-            faults.plain(at, message(&error));
+            let message = message(&error);
+            if message.contains("tabs") {
+                faults.add(at, message, "indent with spaces");
+            } else {
+                faults.plain(at, message);
+            }
             None
         }
     }
