@@ -153,3 +153,87 @@ fn a_keepalive_from_elsewhere_is_enough() {
     let (_, reason, _) = last_closed(&mut world);
     assert_eq!(reason, CloseReason::Policy);
 }
+
+const GRANTS: &str = "rules: [{ name: kubectl, action: allow, from: { groups: [nobody] }, to: [kube-api] }]
+grants:
+  - { name: nodes in an emergency, from: { groups: [platform] }, to: [nodes], max: 4h, break_glass: true }
+";
+
+/// A grant of a minute ago that lasts for another 100 seconds.
+fn grant(world: &World) -> crate::standing::Grant {
+    crate::standing::Grant {
+        id: "g1".into(),
+        entry: "nodes in an emergency".into(),
+        target: "nodes".into(),
+        reason: "INC-42".into(),
+        break_glass: true,
+        since: Wall(world.now.wall.0 - 60_000_000_000),
+        until: Wall(world.now.wall.0 + 100_000_000_000),
+    }
+}
+
+/// A flow to a node lives under a grant, and its record says so.
+fn granted() -> World {
+    let mut world = with_rules(GRANTS);
+    let grant = grant(&world);
+    update(&mut world, 0, |device| device.standing.grants = vec![grant]);
+    world.send(0, &tcp(SYN, LAPTOP, NODE, 100, 0));
+    world.reply(&tcp(SYN | ACK, NODE, LAPTOP, 900, 101));
+    let open = serde_json::to_value(&world.records()[0]).expect("encodes");
+    assert_eq!(open["rule"], "nodes in an emergency");
+    assert_eq!(open["grant"], "g1");
+    assert_eq!(open["grant_reason"], "INC-42");
+    assert_eq!(open["break_glass"], true);
+    assert_eq!(world.gateway.counters().break_glass_flows, 1);
+    world.target.clear();
+    world
+}
+
+#[test]
+fn a_grant_ends_by_cutting_its_flows() {
+    let mut world = granted();
+    world.tick(Duration::from_secs(99));
+    assert!(world.records().is_empty(), "it lives");
+    world.tick(Duration::from_secs(1));
+    let (record, reason, words) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::GrantEnded);
+    assert_eq!(record.rule, "nodes in an emergency");
+    assert_eq!(record.grant.expect("named").id.as_ref(), "g1");
+    let words = words.expect("words");
+    assert!(words.contains("the grant g1 ended at 20"), "{words}");
+    assert!(words.ends_with("run `postern request nodes`"), "{words}");
+    assert!(flags(&world.target[0]).has(TcpFlags::RST));
+    world.send(0, &tcp(SYN, ("100.96.0.2", 5000), NODE, 1, 0));
+    assert_eq!(world.target.len(), 1, "nothing new passes");
+}
+
+#[test]
+fn a_grant_that_is_revoked_cuts_and_another_takes_over() {
+    let mut world = granted();
+    let second = crate::standing::Grant {
+        id: "g2".into(),
+        ..grant(&world)
+    };
+    let (cut, _) = update(&mut world, 0, |device| {
+        device.standing.grants = vec![second]
+    });
+    assert_eq!(cut, 0);
+    let (cut, _) = update(&mut world, 0, |device| device.standing.grants.clear());
+    assert_eq!(cut, 1);
+    let (record, reason, words) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::GrantEnded);
+    assert_eq!(record.grant.expect("named").id.as_ref(), "g2");
+    assert_eq!(words.as_deref(), Some("the grant g2 was revoked"));
+}
+
+#[test]
+fn a_grant_whose_entry_is_gone_ends_with_the_policy() {
+    let mut world = granted();
+    put(
+        &mut world,
+        "rules: [{ name: kubectl, action: allow, from: { groups: [nobody] }, to: [kube-api] }]\n",
+    );
+    let (record, reason, _) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::Policy);
+    assert_eq!(record.grant.expect("named").id.as_ref(), "g1");
+}
