@@ -183,7 +183,7 @@ pub fn report(
     }
     let could = who_can(&policy.policy, &subjects, &place, at);
     let mut did: Vec<Use> = read.uses.into_values().collect();
-    did.sort_by(|a, b| (a.start, a.n).cmp(&(b.start, b.n)));
+    did.sort_by_key(|one| (one.start, one.n));
     Ok(Report {
         at,
         from,
@@ -208,7 +208,7 @@ pub fn report(
             first_n: read.first_n,
             head: read.head,
             records: read.ranges.into_values().collect(),
-            whole: read.first_n <= 1
+            whole: segments.first_n() == Some(1)
                 || read.first_time.is_some_and(|first| first <= from.rfc3339()),
         },
         place,

@@ -101,6 +101,12 @@ impl Segments {
         useful.iter().map(|part| part.len).sum()
     }
 
+    /// The number of the oldest line; none if there are no segments.
+    #[must_use]
+    pub fn first_n(&self) -> Option<u64> {
+        self.parts.first().map(|part| part.first)
+    }
+
     /// The number of the last whole line; none if there is none.
     ///
     /// # Errors

@@ -66,7 +66,10 @@ pub(super) fn table(found: &WhoCan) -> Result<(), Failure> {
             ]
         }),
     )?;
-    output::say(format_args!("{} others cannot", found.never))
+    output::say(format_args!(
+        "devices that do not get there: {}",
+        found.never
+    ))
 }
 
 pub(super) fn word(access: Access) -> &'static str {

@@ -32,7 +32,11 @@ pub(super) fn markdown(report: &Report) -> String {
             ]
         }),
     );
-    let _ = writeln!(text, "\n{} others could not.", report.could.never);
+    let _ = writeln!(
+        text,
+        "\nDevices that did not get there: {}.",
+        report.could.never
+    );
     text.push_str("\n## Who did\n\n");
     table(
         &mut text,
