@@ -294,3 +294,6 @@ fn failed(why: String) -> Reply {
 fn names_of(policy: &Policy) -> BTreeSet<String> {
     policy.names().into_iter().map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,13 +9,6 @@ NEW=5.75.198.10
 stream_server $KUBE 7000
 start stream-new cluster "$PYTHON" "$NETNS_DIR/probe.py" serve $NEW 7000
 wait_listening stream-new
-dns_answers() { printf '%s api.corp.test\n' "$@" >"$W/hosts"; }
-dns_up() {
-  rm -f "$(log_of dns)"
-  start dns cluster dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --pid-file= --log-facility=- --no-resolv \
-    --no-hosts --addn-hosts="$W/hosts" --local=/corp.test/ --local-ttl=5 --listen-address=$PRIVATE_CLUSTER --bind-interfaces
-  wait_for 5 "dnsmasq to listen" grep -q 'read .* names' "$(log_of dns)"
-}
 by_name() {
   policy | sed 's/^  lab: .*/  lab: { names: [api.corp.test], ports: [7000\/tcp] }/'
 }

@@ -9,7 +9,12 @@ services_up
 stream_server $KUBE 7000
 
 step "a gateway, devices, and Prometheus with the configuration of the documents"
-gateway_up "$(printf 'flow_log: { file: %s }' "$W/host/gateway/agent.jsonl")"
+dns_answers $KUBE
+dns_up
+gateway_up "$(printf 'flow_log: { file: %s }\nresolver: { servers: [%s] }' "$W/host/gateway/agent.jsonl" $PRIVATE_CLUSTER)"
+named() { policy | sed 's/^targets:/&\n  by-name: { names: [api.corp.test], ports: [443\/tcp] }/'; }
+named | policy_put
+assert_ok "policy reload" admin policy reload
 mkdir "$W/prometheus"
 sed 's/\(_interval:\) 15s/\1 500ms/' "$DOCS/prometheus.yml" >"$W/prometheus/prometheus.yml"
 cp "$DOCS/alerts.yml" "$W/prometheus/"
@@ -27,9 +32,9 @@ follow talk laptop $KUBE 7000 talk
 wait_for 5 "the stream" grep -q ready "$(log_of talk)"
 assert_probe laptop refused 1000 tcp $KUBE 8080
 in_ns stock "$PYTHON" "$NETNS_DIR/probe.py" scan 198.18.4.0/23 22 128 >"$W/log/scan.log"
-policy_without 'the lab' | policy_put
+named | grep -v 'name: the lab' | policy_put
 wait_for 5 "the stream to be cut" gone "$(pid_of talk)"
-policy | policy_put
+named | policy_put
 wait_record "the cut" '.close_reason == "policy"'
 wait_record "the scan" '.scan == true' 15
 assert_ok "kubectl and ssh, again" work

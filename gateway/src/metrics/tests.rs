@@ -182,8 +182,6 @@ fn every_fact_has_its_line() {
         "postern_logins_total{outcome=\"login-refused\"} 2",
         "postern_sessions 3",
         r#"postern_target_name_age_seconds{name="api.example.com"} 70"#,
-        r#"postern_target_name_addresses{name="api.example.com"} 1"#,
-        r#"postern_target_name_addresses{name="new.example.com"} 0"#,
         r#"postern_target_name_failures_total{name="api.example.com"} 2"#,
         r#"postern_break_glass_total{entry="nodes"} 1"#,
         r#"postern_grants{state="waits"} 2"#,

@@ -90,3 +90,12 @@ assert_alive() {
   is_running "$1" || fail "$2 to live" "it ended: $(tail -3 "$(log_of "$1")")"
   wait_for 5 "$2 to go on" more_lines_than "$1" $(($(lines_in "$1") + 2))
 }
+
+# A server for DNS in `cluster` that knows api.corp.test: dns_answers ADDRESS…, then dns_up, or a HUP to `dns`.
+dns_answers() { printf '%s api.corp.test\n' "$@" >"$W/hosts"; }
+dns_up() {
+  rm -f "$(log_of dns)"
+  start dns cluster dnsmasq --keep-in-foreground --conf-file=/dev/null --user=root --pid-file= --log-facility=- --no-resolv \
+    --no-hosts --addn-hosts="$W/hosts" --local=/corp.test/ --local-ttl=5 --listen-address=$PRIVATE_CLUSTER --bind-interfaces
+  wait_for 5 "dnsmasq to listen" grep -q 'read .* names' "$(log_of dns)"
+}

@@ -15,19 +15,6 @@ pub(super) fn of(facts: &Facts) -> Vec<MetricFamily> {
                 .filter_map(|one| Some((vec![("name", one.name.as_str())], one.age?)))
                 .collect(),
         ),
-        gauge(
-            "postern_target_name_addresses",
-            "Addresses that a target's name means now.",
-            names
-                .iter()
-                .map(|one| {
-                    (
-                        vec![("name", one.name.as_str())],
-                        one.addresses.len() as u64,
-                    )
-                })
-                .collect(),
-        ),
         counter(
             "postern_target_name_failures_total",
             "How often a target's name was asked for in vain.",
