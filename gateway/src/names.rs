@@ -172,7 +172,10 @@ impl Keeper<'_> {
         self.note().await;
         if self.owed {
             match self.policy.resolved().await {
-                Ok(()) => self.owed = false,
+                Ok(policy) => {
+                    self.owed = false;
+                    self.adopt(policy);
+                }
                 Err(error) => tracing::warn!(
                     error,
                     "what names of targets mean is not in force yet; it is tried again"
@@ -181,16 +184,21 @@ impl Keeper<'_> {
         }
     }
 
+    /// A policy that somebody else put in force may have been compiled before the last answer.
     fn look_at_policy(&mut self) {
         let current = self.policy.current();
-        if self
-            .seen
-            .as_ref()
-            .is_some_and(|seen| Arc::ptr_eq(seen, &current))
-        {
-            return;
+        match &self.seen {
+            Some(seen) if Arc::ptr_eq(seen, &current) => {}
+            Some(_) => {
+                self.owed |= !current.names().is_empty();
+                self.adopt(current);
+            }
+            None => self.adopt(current),
         }
-        let wanted = names_of(&current);
+    }
+
+    fn adopt(&mut self, policy: Arc<Policy>) {
+        let wanted = names_of(&policy);
         let mut table = self.names.table();
         table.want(&wanted, Clock::now().mono);
         if table.left_out() > 0 {
@@ -200,7 +208,7 @@ impl Keeper<'_> {
                 "the policy names too many targets; the last of them mean nothing"
             );
         }
-        self.seen = Some(current);
+        self.seen = Some(policy);
     }
 
     fn ask_what_is_due(&mut self) {

@@ -141,21 +141,22 @@ impl PolicyKeeper {
         self.named(policy, text).await.map_err(|why| vec![why])
     }
 
-    /// Puts in force what names mean now. What is allowed no longer is cut when this returns.
+    /// Puts in force what names mean now, and says what is. What is allowed no longer is cut when
+    /// this returns.
     ///
     /// # Errors
     /// The workers give no answer, in words.
-    pub async fn resolved(&self) -> Result<(), String> {
+    pub async fn resolved(&self) -> Result<Arc<Policy>, String> {
         let Some(names) = &self.names else {
-            return Ok(());
+            return Ok(self.current());
         };
         let _alone = self.state.lock().await;
         let policy = compile(self.source(), names.answers()).await?;
         let cut = self.workers.set_policy(policy.clone()).await;
         let cut = cut.map_err(|error| error.to_string())?;
-        self.current.store(policy);
-        tracing::info!(cut = cut.flows, "targets are where their names say now");
-        Ok(())
+        self.current.store(policy.clone());
+        tracing::debug!(cut = cut.flows, "targets are where their names say now");
+        Ok(policy)
     }
 
     /// Whether the file on disk is in force, and if not, why.

@@ -34,6 +34,7 @@ wait_for 5 "the stream" grep -q ready "$(log_of talk)"
 dns_answers $NEW
 kill -HUP "$(pid_of dns)"
 since=$(now_ms)
+wait_for 8 "the stream to end" gone "$(pid_of talk)"
 assert_cut "$since" talk "the new answer" 6000
 target_heard() { grep -q '^ended talk.* reset' "$(log_of stream-7000)"; }
 wait_for 1 "the target to see the reset" target_heard

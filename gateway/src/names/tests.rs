@@ -4,6 +4,7 @@ use super::server::Server;
 use super::*;
 use crate::config::Config;
 use crate::fake_worker::FakeWorker;
+use crate::policy_watch::begin;
 use crate::scratch::Scratch;
 use crate::store::StoredName;
 use postern_proto::now::Wall;
@@ -53,12 +54,13 @@ impl World {
             .collect();
         store.note_names(&known).await.expect("noted");
         let live = LiveConfig::new(config);
-        let names = Names::new(live, store.clone()).await.expect("read");
+        let names = Names::new(live.clone(), store.clone()).await.expect("read");
         let (workers, fake) = FakeWorker::start();
-        let policy = Policy::compile(POLICY, &names.answers()).expect("good");
-        let data = folder.path("");
-        let keeper = PolicyKeeper::new(&path, &data, Arc::new(policy), workers)
-            .with_names(names.clone(), POLICY.to_owned());
+        let begun = begin(&live.get(), &store, Clock::now().wall).await;
+        let begun = begun.expect("a policy").with_answers(names.answers()).await;
+        let begun = begun.expect("compiles");
+        let keeper = PolicyKeeper::new(begun, live, store.clone(), workers);
+        let keeper = keeper.with_names(names.clone());
         World {
             _folder: folder,
             path,
