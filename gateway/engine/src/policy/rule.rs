@@ -150,7 +150,9 @@ impl From {
                 Condition::SessionAge,
             )
             .unless(
-                self.when.as_ref().is_none_or(|window| window.is_open(now)),
+                self.when
+                    .as_ref()
+                    .is_none_or(|window| !who.timeless && window.is_open(now)),
                 Condition::When,
             )
     }

@@ -116,6 +116,14 @@ impl Names {
         self.machine == Some(id)
     }
 
+    /// True for the name of a machine, and for whatever has no user.
+    pub(super) fn is_of_machines(&self, id: NameId) -> bool {
+        self.machine == Some(id)
+            || self.numbers[Kind::Machine as usize]
+                .values()
+                .any(|name| *name == id)
+    }
+
     /// Everybody, and the names of `who` that some rule knows. Sorted.
     pub(super) fn of(&self, who: &Subject) -> Vec<NameId> {
         let labels = who.standing.labels.iter();

@@ -1,6 +1,7 @@
 //! What a policy does, seen from outside.
 
 mod bounds;
+mod cases;
 mod errors;
 mod grants;
 mod lints;

@@ -11,8 +11,6 @@ mod tests;
 mod zone;
 
 pub(super) use read::Windows;
-// For the `at` of tests.
-#[allow(unused_imports)]
 pub(super) use read::parse_at;
 
 use jiff::Timestamp;

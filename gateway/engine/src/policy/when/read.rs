@@ -142,7 +142,6 @@ impl Windows {
 
 /// A moment as a test of the policy has it: `2026-12-01 09:00 Europe/Berlin`, UTC without a zone.
 /// Otherwise what is wrong and what to write instead.
-#[allow(dead_code)]
 pub(in super::super) fn parse_at(text: &str) -> Result<Wall, (String, String)> {
     let (clock, zone) = match text.match_indices(' ').nth(1) {
         Some((space, _)) => (&text[..space], &text[space + 1..]),
