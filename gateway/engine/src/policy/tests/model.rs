@@ -54,7 +54,8 @@ const ACR: [&str; 2] = ["1", "2"];
 const OUTER_NETS: [&str; 2] = ["198.51.100.0/24", "198.51.100.7"];
 const OUTERS: [&str; 3] = ["198.51.100.7", "::ffff:198.51.100.8", "203.0.113.1"];
 /// Windows, and the hours since Thursday, 1970-01-01 00:00, UTC, at which each is open.
-const WINDOWS: [(&str, fn(u64) -> bool); 4] = [
+type Open = fn(u64) -> bool;
+const WINDOWS: [(&str, Open); 4] = [
     ("{ hours: \"03:00-07:00\" }", |hour| {
         (3..7).contains(&(hour % 24))
     }),
