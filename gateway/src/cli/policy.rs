@@ -1,7 +1,7 @@
 //! `policy check|test|explain|who-can|reach|report|plan|suggest|status|reload`.
 
-mod explain;
 mod change;
+mod explain;
 mod plan;
 mod reach;
 mod report;

@@ -168,6 +168,8 @@ fn flow(key: FlowKey, id: u64, policy: &Arc<Policy>) -> Flow {
         target: None,
         policy: Arc::clone(policy),
         policy_hash: "".into(),
+        grant: None,
+        shadow: None,
         who: Default::default(),
         judged_at: 1,
         started: NOW,

@@ -162,7 +162,7 @@ fn wide(rule: &Rule, node: &Node, draft: &Draft, faults: &mut Faults<'_>) {
 }
 
 /// The first target that lies in `net` and is less.
-fn within<'d>(net: IpNet, draft: &'d Draft) -> Option<&'d str> {
+fn within(net: IpNet, draft: &Draft) -> Option<&str> {
     let inside = |at: &&Destination| {
         let nets = at.literal();
         !nets.is_empty() && nets.iter().all(|part| net.contains(part) && *part != net)

@@ -29,7 +29,11 @@ fn without_null(schema: &mut Value) {
                 map.remove(field);
                 match one {
                     Value::Object(inner) => map.extend(inner),
-                    word => map.extend([(field.to_owned(), word)]),
+                    word @ (Value::Null
+                    | Value::Bool(_)
+                    | Value::Number(_)
+                    | Value::String(_)
+                    | Value::Array(_)) => map.extend([(field.to_owned(), word)]),
                 }
             }
             map.values_mut().for_each(without_null);
