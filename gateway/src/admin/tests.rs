@@ -1,4 +1,5 @@
 mod identity;
+mod policy;
 
 use super::client::{Client, ClientError};
 use super::*;
@@ -32,9 +33,15 @@ struct World {
 
 impl World {
     async fn start() -> World {
+        World::with(|_| {}).await
+    }
+
+    /// With another configuration.
+    async fn with(set: impl FnOnce(&mut Config)) -> World {
         let folder = Scratch::new();
         let endpoint = "vpn.example.com:51820".parse().expect("endpoint");
-        let config = init(&folder.path("gw"), Some(&endpoint)).expect("made");
+        let mut config = init(&folder.path("gw"), Some(&endpoint)).expect("made");
+        set(&mut config);
         let (workers, fake) = FakeWorker::start();
         let log = FlowLog::start(&config, 1, 1).expect("starts");
         let records = log.sender(0);

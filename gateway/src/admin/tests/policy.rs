@@ -1,0 +1,71 @@
+//! What gateway.yaml asks of a change before it is in force.
+
+use super::*;
+
+/// The first policy, without ssh and without its tests.
+fn narrow() -> String {
+    let (rules, _) = FIRST_POLICY.split_once("\ntests:").expect("it has tests");
+    let (narrow, _) = rules.split_once("  - name: ssh").expect("it has ssh");
+    narrow.to_owned()
+}
+
+impl World {
+    /// Three of ana's ssh flows are in the log.
+    async fn ssh_was_used(&self) {
+        let offered = self.records.offer(flow_log::tests::opens(0..3));
+        assert_eq!(offered, Ok(()));
+        // Its audit line comes after them, and is on disk when this returns.
+        self.add("ana", 1).await.expect("added");
+    }
+
+    async fn apply(&self, source: &str, reason: Option<&str>) -> Result<Applied, ClientError> {
+        let ask = ApplyPolicy {
+            source: source.to_owned(),
+            with: Force {
+                reason: reason.map(str::to_owned),
+                ..Force::default()
+            },
+            ..ApplyPolicy::default()
+        };
+        self.client.post("/v1/policy/apply", &ask).await
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_denies_more_of_the_past_than_it_may_is_refused() {
+    let world = World::with(|config| config.policy_change.max_newly_denied = Some(2)).await;
+    world.ssh_was_used().await;
+    let before = world.control.policy.status();
+    let problem = refused(world.apply(&narrow(), None).await);
+    assert!(
+        problem.error.contains("deny 3 recorded attempts"),
+        "{problem:?}"
+    );
+    assert!(problem.help.contains("policy plan"), "{problem:?}");
+    assert_eq!(world.control.policy.status(), before);
+    assert!(world.fake.policies().is_empty(), "no worker heard of it");
+
+    let forced = world.apply(&narrow(), Some("INC-42")).await.expect("done");
+    assert_eq!((forced.changed, forced.newly_denied), (true, Some(3)));
+    assert_ne!(world.control.policy.status().hash, before.hash);
+}
+
+#[tokio::test]
+async fn a_change_that_denies_as_much_of_the_past_as_it_may_is_put_in_force() {
+    let world = World::with(|config| config.policy_change.max_newly_denied = Some(3)).await;
+    world.ssh_was_used().await;
+    let applied = world.apply(&narrow(), None).await.expect("done");
+    assert_eq!((applied.changed, applied.newly_denied), (true, Some(3)));
+    assert_eq!(world.control.policy.status().hash, applied.policy.hash);
+}
+
+#[tokio::test]
+async fn a_change_without_tests_is_refused_where_tests_are_wanted() {
+    let world = World::with(|config| config.policy_change.require_tests = true).await;
+    let before = world.control.policy.status().hash.clone();
+    let problem = refused(world.apply(&narrow(), Some("INC-42")).await);
+    assert!(problem.error.contains("require_tests"), "{problem:?}");
+    assert_eq!(world.control.policy.status().hash, before);
+    let tested = format!("{FIRST_POLICY}# more\n");
+    assert!(world.apply(&tested, None).await.expect("done").changed);
+}
