@@ -10,6 +10,7 @@ use crate::policy_watch;
 use crate::store::{Store, Terms};
 use clap::Args;
 use postern_engine::policy::{Subject, Tuple};
+use postern_io::clock::Clock;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -72,14 +73,17 @@ impl Verb {
                 config.policy.display()
             );
         }
-        let policy = policy_watch::load(self.file.as_ref().unwrap_or(&config.policy))?;
-        let store = match self.device {
-            Some(_) => Some(Store::open(&config.store_path(), config.pool).await?),
-            None => None,
-        };
+        let file = self.file.as_ref().unwrap_or(&config.policy);
+        let policy = policy_watch::load(file)?;
+        if policy.names().is_empty() && self.device.is_none() {
+            return Ok(explain(&policy, None, &request).await?);
+        }
+        let store = Store::open(&config.store_path(), config.pool).await?;
+        // What its names meant when they were asked for last.
+        let source = std::fs::read_to_string(file)?;
+        let then = past::policy_from(&store, source, Clock::now().wall).await?;
         let terms = Terms::of(&config);
-        let known = store.as_ref().map(|store| (store, &terms));
-        Ok(explain(&policy, known, &request).await?)
+        Ok(explain(&then.policy, Some((&store, &terms)), &request).await?)
     }
 
     /// With the policy, the facts, the names and the place on the Internet of that moment.
