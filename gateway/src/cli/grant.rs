@@ -74,7 +74,7 @@ async fn list(place: &Where, all: bool, output: Output) -> Result<u8, Failure> {
                 grant.device.clone(),
                 grant.target.clone(),
                 output::span(grant.seconds),
-                output::moment(grant.until),
+                output::moment(grant.ended.or(grant.until)),
                 by(grant),
                 grant.reason.clone(),
             ]

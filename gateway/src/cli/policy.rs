@@ -1,6 +1,7 @@
 //! `policy check|test|explain|who-can|reach|report|plan|suggest|status|reload`.
 
 mod change;
+mod check;
 mod explain;
 mod plan;
 mod reach;
@@ -12,14 +13,14 @@ mod who_can;
 use super::output::{self, Output};
 use super::{Failure, Where};
 use crate::api::{PolicyStatus, Reloaded};
-use crate::policy_watch;
 use clap::Subcommand;
 use postern_engine::policy::Policy;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Say everything that is wrong with a policy file, its own tests included.
+    /// Say everything that is wrong with a policy file, its own tests included, and what may not be
+    /// what somebody meant.
     Check {
         /// The policy; without it, the one that gateway.yaml names.
         file: Option<PathBuf>,
@@ -67,7 +68,7 @@ pub(super) enum Verb {
 impl Verb {
     pub(super) async fn obey(self) -> Result<u8, Failure> {
         match self {
-            Verb::Check { file, place } => check(&file_or_config(file, &place)?),
+            Verb::Check { file, place } => check::check(file, &place).await,
             Verb::Test {
                 file,
                 place,
@@ -95,21 +96,6 @@ impl Verb {
 
 fn file_or_config(file: Option<PathBuf>, place: &Where) -> Result<PathBuf, Failure> {
     file.map_or_else(|| Ok(place.load()?.policy), Ok)
-}
-
-fn check(path: &Path) -> Result<u8, Failure> {
-    let policy = policy_watch::load(path)?;
-    let tests = policy.run_tests().len();
-    output::say(format_args!(
-        "{} is good: {} rules, {tests} tests passed, hash {}",
-        path.display(),
-        policy.len(),
-        policy.hash()
-    ))?;
-    if tests == 0 {
-        eprintln!("note: it has no `tests:`; with them a slip of the pen is refused");
-    }
-    Ok(0)
 }
 
 fn test(path: &Path, output: Output) -> Result<u8, Failure> {
@@ -176,7 +162,8 @@ fn show(status: &PolicyStatus) -> Result<(), Failure> {
     ])?;
     if let Some(pending) = &status.pending {
         output::say(format_args!(
-            "\nwaits for its confirmation until {}; then {} comes back",
+            "\nwaits for its confirmation until {}; then {} comes back\n`postern confirm TOKEN` on \
+             a laptop keeps it; `policy rollback` takes it back now",
             output::moment(Some(pending.deadline)),
             pending.previous
         ))?;

@@ -109,7 +109,8 @@ fn show(status: &Status) -> Result<(), Failure> {
     }
     if let Some(pending) = &policy.pending {
         output::say(format_args!(
-            "\nthe policy waits for its confirmation until {}, and is taken back then",
+            "\nthe policy waits for its confirmation until {}, and is taken back then\n`postern \
+             confirm TOKEN` on a laptop keeps it; `policy rollback` takes it back now",
             output::moment(Some(pending.deadline))
         ))?;
     }

@@ -98,7 +98,7 @@ impl Control {
         }
         let to = match ask.to {
             Some(to) => to,
-            None => self.policy_before(&status.hash).await?,
+            None => self.policy_before().await?,
         };
         let source = self.policy_text(&to).await?.source;
         self.change_policy(source, How::Rollback, None, &ask.with, by)
@@ -248,12 +248,11 @@ impl Control {
         })
     }
 
-    /// The last policy in force that is not this one.
-    async fn policy_before(&self, hash: &str) -> Result<String, Problem> {
+    /// The policy that stood before the one in force.
+    async fn policy_before(&self) -> Result<String, Problem> {
         let changes = self.store.policy_changes().await?.into_iter();
-        let mut earlier = changes.map(|one| one.change.hash);
-        let before = earlier.find(|one| one != hash);
-        Ok(before.ok_or(ChangeError::NothingBefore)?)
+        let oldest_first = changes.rev().map(|one| (one.change.how, one.change.hash));
+        Ok(stood_before(oldest_first).ok_or(ChangeError::NothingBefore)?)
     }
 
     /// Who applies it: who they say they are, or the device that their SSH comes from.
@@ -391,6 +390,25 @@ impl Control {
     }
 }
 
+/// What stood before the newest of these changes, which come oldest first. What was taken back, by
+/// its deadline or by somebody, does not come again by itself.
+fn stood_before(changes: impl Iterator<Item = (How, String)>) -> Option<String> {
+    let mut stood: Vec<String> = Vec::new();
+    for (how, hash) in changes {
+        let back = match how {
+            How::Rollback | How::Revert => stood.iter().rposition(|one| *one == hash),
+            How::Start | How::File | How::Apply => None,
+        };
+        if let Some(at) = back {
+            stood.truncate(at + 1);
+        } else if stood.last() != Some(&hash) {
+            stood.push(hash);
+        }
+    }
+    stood.pop()?;
+    stood.pop()
+}
+
 fn lockout(who: &str, flows: &[FlowView]) -> String {
     let mut text = format!("it would cut {} live flows of {who}:", flows.len());
     for flow in flows.iter().take(LISTED) {
@@ -461,5 +479,47 @@ fn for_device(error: &ChangeError) -> DeviceProblem {
         | ChangeError::Unknown(_)
         | ChangeError::NotInForce(_)
         | ChangeError::Store(_) => unavailable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `apply A`: A comes into force so.
+    fn before(changes: &str) -> Option<String> {
+        let changes = changes.split(", ").map(|change| {
+            let (how, hash) = change.split_once(' ').expect("two words");
+            let how = match how {
+                "start" => How::Start,
+                "file" => How::File,
+                "apply" => How::Apply,
+                "rollback" => How::Rollback,
+                _ => How::Revert,
+            };
+            (how, hash.to_owned())
+        });
+        stood_before(changes)
+    }
+
+    #[test]
+    fn a_rollback_never_brings_back_what_was_taken_back() {
+        let cases = [
+            ("start A", None),
+            ("start A, start A", None),
+            ("start A, apply B", Some("A")),
+            ("start A, file B, start B, apply C", Some("B")),
+            ("start A, apply B, apply C, revert B", Some("A")),
+            ("start A, apply B, revert A", None),
+            ("start A, apply B, apply C, rollback B", Some("A")),
+            ("start A, apply B, apply C, rollback A", None),
+            ("start A, apply B, rollback A, apply B", Some("A")),
+            ("start A, apply B, apply A, apply C, revert A", Some("B")),
+            // Forgotten from before: it stood all the same.
+            ("apply B, rollback A", Some("B")),
+        ];
+        for (changes, expected) in cases {
+            assert_eq!(before(changes).as_deref(), expected, "{changes}");
+        }
     }
 }

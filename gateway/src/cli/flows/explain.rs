@@ -162,7 +162,7 @@ fn words(judged: &Judged) -> String {
         judged.facts.since.rfc3339()
     ));
     if let Some(outer) = judged.outer {
-        lines.push(format!("  on the Internet at {outer}"));
+        lines.push(format!("  on the Internet: {outer}"));
     }
     if let Some(end) = &judged.end {
         lines.push(format!(

@@ -96,7 +96,10 @@ impl Verb {
             then.policy = past::policy_from(&then.store, source, then.at).await?;
         }
         let mut who = Subject::default();
-        let mut lines = vec![format!("at: {}", then.at.rfc3339()), then.policy_line()];
+        let mut lines = vec![format!("at: {}", then.at.rfc3339())];
+        if self.file.is_none() {
+            lines.push(format!("in force: {}", then.in_force()));
+        }
         let mut facts = None;
         let mut outer = None;
         if let Some(device) = &self.device {
@@ -105,18 +108,18 @@ impl Verb {
             outer = past::outer_at(&then.segments()?, device, then.at)?;
             who.standing.outer = outer.map(|(address, _)| address);
             lines.push(format!(
-                "facts {}, so since {}",
+                "facts: {}, so since {}",
                 found.row.id,
                 found.row.since.rfc3339()
             ));
             lines.push(match outer {
                 Some((address, seen)) => {
                     format!(
-                        "on the Internet at {address}, as a record of {} says",
+                        "on the Internet: {address}, as a record of {} says",
                         seen.rfc3339()
                     )
                 }
-                None => "where it was on the Internet is not known".to_owned(),
+                None => "on the Internet: nobody knows where".to_owned(),
             });
             facts = Some(json!({
                 "id": found.row.id,

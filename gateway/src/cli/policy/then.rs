@@ -144,12 +144,18 @@ impl Then {
     /// `policy 0123456789ab, in force since …`
     pub(super) fn policy_line(&self) -> String {
         let mut line = format!("policy {}", self.policy.policy.hash());
-        if let Some(since) = self.policy.since {
-            line.push_str(&format!(", in force since {}", since.rfc3339()));
-        }
-        if let Some(until) = self.policy.until {
-            line.push_str(&format!(" until {}", until.rfc3339()));
+        if self.policy.since.is_some() {
+            line.push_str(&format!(", in force {}", self.in_force()));
         }
         line
+    }
+
+    /// `since … until …`
+    pub(super) fn in_force(&self) -> String {
+        let moment = |word: &str, at: Option<Wall>| at.map(|at| format!("{word} {}", at.rfc3339()));
+        let since = moment("since", self.policy.since);
+        let until = moment("until", self.policy.until);
+        let both: Vec<String> = since.into_iter().chain(until).collect();
+        both.join(" ")
     }
 }
