@@ -60,9 +60,8 @@ struct File {
     /// From top to bottom, the first that applies decides.
     #[schemars(length(min = 1))]
     rules: Vec<Rule>,
-    /// Who may ask for more, for a while. Without it: nobody.
-    #[schemars(length(min = 1))]
-    grants: Option<Vec<Grant>>,
+    /// Who may ask for more, for a while. Without it, or empty: nobody.
+    grants: Option<Grants>,
     /// What must come out. A policy whose tests fail is not taken.
     #[schemars(length(min = 1))]
     tests: Option<Vec<Test>>,
@@ -175,7 +174,7 @@ enum Anyone {
 
 /// Keys are joined by *and*, the names of a list by *or*.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("minProperties" = 1))]
+#[schemars(deny_unknown_fields, extend("minProperties" = 1, "not" = {"required": ["users", "machines"]}))]
 #[expect(dead_code)]
 struct Who {
     /// The device belongs to one of these users.
@@ -247,8 +246,7 @@ enum TargetOrPlace {
 
 /// What the clock on the wall in `zone` must show.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields, extend("anyOf" = [{"required": ["days"]}, {"required": ["hours"]},
-    {"required": ["from"]}, {"required": ["until"]}]))]
+#[schemars(deny_unknown_fields, extend("minProperties" = 1))]
 #[expect(dead_code)]
 struct When {
     /// `mon`, or `mon-fri`.
@@ -272,6 +270,15 @@ enum Hours {
     Several(#[schemars(length(min = 1))] Vec<Span>),
 }
 
+/// None at all is as good as no `grants`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code)]
+enum Grants {
+    None(Nothing),
+    Some(#[schemars(length(max = 256))] Vec<Grant>),
+}
+
 /// What may be asked for with `postern request`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -281,11 +288,10 @@ struct Grant {
     name: Word,
     /// Who may ask; it must hold as long as the grant lives.
     from: From,
-    /// Names of targets.
-    to: Words,
+    to: To,
     /// The longest that a grant may live.
     max: Duration,
-    /// Users who may approve from their laptops. Without it, admins at the gateway.
+    /// Users who may approve from their laptops. Without it, only admins at the gateway may.
     approvers: Option<From>,
     /// May be used without approval. Left out: `false`.
     break_glass: Option<bool>,
@@ -310,14 +316,14 @@ struct Test {
     /// Of the login.
     acr: Option<Word>,
     /// Where the device is on the Internet.
-    outer: Option<Address>,
+    outer: Option<Host>,
     /// The checks that hold; the others fail.
     posture: Option<Words>,
-    /// How long ago the login was; left out, there is none.
+    /// How long ago the login was. Left out, it was just now if the test says more of it.
     session_age: Option<Duration>,
     /// When: `2026-12-01 09:00 Europe/Berlin`.
-    at: Option<Word>,
-    /// A live grant that rests on this entry of `grants`.
+    at: Option<At>,
+    /// A live grant for `to` that rests on this entry of `grants`.
     grant: Option<Word>,
     /// `192.0.2.10:22/tcp`, `[2001:db8::10]:22/tcp` or `192.0.2.10/icmp`.
     to: Word,
@@ -348,17 +354,21 @@ macro_rules! text {
 
 text! {
     Version {"enum": [1, "1"]};
+    // Not `type`, which would be taken for a field that may be left out.
+    Nothing {"enum": [null]};
     // YAML takes some words for numbers; the policy takes them as they are written.
     Word {"type": ["string", "number"], "minLength": 1, "maxLength": 256};
     // YAML 1.1 takes `on` for a boolean.
     On {"enum": ["on", true]};
     Address {"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"};
+    Host {"type": "string", "pattern": "^[0-9a-fA-F:.]+$"};
     HostName {"type": "string", "pattern": "^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\\.?$", "maxLength": 254};
     Port {"type": "string", "pattern": "^([0-9]{1,5}(-[0-9]{1,5})?/(tcp|udp)|icmp)$"};
     Label {"type": "string", "pattern": "^[^=]+=.+$", "maxLength": 256};
-    Duration {"type": "string", "pattern": "^[0-9]+ *[a-z]+$"};
+    Duration {"type": "string", "pattern": "^0*[1-9][0-9]* *(d|h|m|s|ms)$"};
     Comparison {"type": "string", "pattern": "^(>=|>|<=|<|=) *[0-9]+(\\.[0-9]+)*$"};
     Day {"type": "string", "pattern": "^(mon|tue|wed|thu|fri|sat|sun)(-(mon|tue|wed|thu|fri|sat|sun))?$"};
+    At {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2} ([01][0-9]|2[0-3]):[0-5][0-9]( [A-Za-z].*)?$"};
     Span {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"};
     Moment {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}( ([01][0-9]|2[0-3]):[0-5][0-9])?$"};
 }
