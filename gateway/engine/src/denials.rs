@@ -7,7 +7,7 @@
 
 use crate::flow::Shadowed;
 use crate::identity::Who;
-use crate::record::{Posture, Shadow};
+use crate::record::{Outer, Posture, Shadow};
 use crate::words::Words;
 use postern_proto::fate::DropReason;
 use postern_proto::flow_key::{FlowKey, Protocol};
@@ -86,6 +86,8 @@ pub struct Why {
     pub target: Option<String>,
     /// The posture checks of the rule that decided, or of the nearest.
     pub posture: Option<Box<Posture>>,
+    /// Where the device was on the Internet.
+    pub outer: Option<Outer>,
     /// The port that it is the name of.
     pub port: u16,
 }
@@ -133,8 +135,8 @@ pub struct Denials {
 }
 
 impl Denials {
-    /// Counts a refusal. `explain` is called for the first of its kind only, and once more where the
-    /// next record is about another port.
+    /// Counts a refusal. `explain` is called for the first that a record stands for: at most twice
+    /// for each window.
     pub fn note(
         &mut self,
         attempt: Attempt,
@@ -156,10 +158,10 @@ impl Denials {
             if window.count == 0 {
                 window.first = now.wall;
                 window.attempt = attempt;
-                // The words are those of the first attempt that a record stands for.
-                if window.why.port != port {
-                    window.why = explain();
-                }
+                // Since the record before, the policy, the facts, the place and the time may all
+                // have changed: a record is true of the first attempt that it stands for.
+                window.who = who.clone();
+                window.why = explain();
             }
             window.count += 1;
             self.unwritten += 1;

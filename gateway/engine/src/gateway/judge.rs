@@ -212,6 +212,7 @@ impl Gateway {
             let to = tuple(&key);
             let shadow = attempt.shadow.map(|would| log::shadow(&self.policy, would));
             let own = own_words(attempt.reason, device, now.wall);
+            let outer = log::outer(&self.peers, attempt.peer);
             if is_standing(attempt.reason) {
                 return Why {
                     rule: DEFAULT_RULE.to_owned(),
@@ -221,6 +222,7 @@ impl Gateway {
                     nearest: None,
                     target: self.policy.target_at(&to).map(str::to_owned),
                     posture: None,
+                    outer,
                     port: attempt.destination.1,
                 };
             }
@@ -239,6 +241,7 @@ impl Gateway {
                 .find_map(|rule| posture(&self.policy, rule, &device.subject, now.wall));
             Why {
                 posture,
+                outer,
                 rule: explained.rule,
                 policy: Arc::clone(&self.policy_hash),
                 shadow,

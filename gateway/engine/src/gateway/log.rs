@@ -129,7 +129,7 @@ impl Gateway {
             session_age_s: session_age(&window.who, now),
             posture: window.why.posture,
             who: window.who,
-            client_outer: outer(&self.peers, attempt.peer),
+            client_outer: window.why.outer,
             protocol: attempt.protocol,
             src_address: attempt.source.0,
             src_port: attempt.source.1,
@@ -236,7 +236,7 @@ fn session_age(who: &Who, now: Now) -> Option<u64> {
     Some(now.wall.seconds().saturating_sub(since.seconds()))
 }
 
-fn outer(peers: &Peers, peer: PeerId) -> Option<Outer> {
+pub(super) fn outer(peers: &Peers, peer: PeerId) -> Option<Outer> {
     let endpoint = peers.peer(peer)?.endpoint()?;
     Some(Outer::Address(endpoint.remote))
 }

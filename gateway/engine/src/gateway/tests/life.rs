@@ -1,5 +1,6 @@
 //! Rules in shadow, rules that ask where the device is, and grants.
 
+use super::rotation::next_key;
 use super::standing::{last_closed, update};
 use super::*;
 use crate::record::{Decision, Shadow};
@@ -236,4 +237,41 @@ fn a_grant_whose_entry_is_gone_ends_with_the_policy() {
     let (record, reason, _) = last_closed(&mut world);
     assert_eq!(reason, CloseReason::Policy);
     assert_eq!(record.grant.expect("named").id.as_ref(), "g1");
+}
+
+#[test]
+fn a_record_of_later_refusals_says_how_it_was_at_the_first_of_them() {
+    let mut world = World::new(&["guests"]);
+    let port = |n| tcp(SYN, ("100.96.0.2", n), KUBE, 100, 0);
+    world.send(0, &port(4000));
+    update(&mut world, 0, |device| {
+        device.standing.facts = Some("after".into());
+    });
+    at(&mut world.laptops[0], "203.0.113.99:5000");
+    world.send(0, &port(4001));
+    at(&mut world.laptops[0], "203.0.113.100:5000");
+    world.send(0, &port(4002));
+    world.tick(Duration::from_secs(11));
+    let records = world.records();
+    let said = records.iter().map(|record| {
+        let facts = record.who.facts.as_deref();
+        (facts, record.client_outer.clone(), record.attempts())
+    });
+    let outer = |at: &str| at.parse().ok().map(crate::record::Outer::Address);
+    let first = (None, outer("198.51.100.0:5000"), 1);
+    let later = (Some("after"), outer("203.0.113.99:5000"), 2);
+    assert_eq!(said.collect::<Vec<_>>(), [first, later]);
+}
+
+#[test]
+fn a_next_key_is_heard_from_where_it_is() {
+    let mut world = with_rules(OFFICE);
+    world.send(0, &tcp(SYN, LAPTOP, KUBE, 100, 0));
+    world.reply(&tcp(SYN | ACK, KUBE, LAPTOP, 900, 101));
+    world.records();
+    let next = next_key(&mut world, 50);
+    at(&mut world.laptops[next], "203.0.113.99:5000");
+    world.connect(next);
+    let (record, reason, _) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::Policy, "{record:?}");
 }

@@ -4,7 +4,7 @@ use crate::standing::Held;
 
 /// Gives laptop 0 a next key, which the gateway accepts; returns the laptop's other self, which
 /// is elsewhere on the Internet, so that what is sent to either can be told apart.
-fn next_key(world: &mut World, n: u8) -> usize {
+pub(super) fn next_key(world: &mut World, n: u8) -> usize {
     let own = PrivateKey::from_random([n; 32]);
     let key = *world.laptops[0].peers.our_key();
     let accepted = world.gateway.rotate_device(&key, own.public(), None);
