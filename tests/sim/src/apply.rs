@@ -264,7 +264,7 @@ impl World {
         let mut device = device.clone();
         change.apply(&mut device.subject, pick, self.now.wall);
         let mut outs = Outs::default();
-        let enrolled = self.enrolled(n, &device);
+        let enrolled = self.enrolled(n, &mut device);
         let cut = self
             .gateway
             .update_device(enrolled, self.now.mono, &mut outs, self.now);
@@ -281,7 +281,7 @@ impl World {
         let expect = match how {
             Stop::HandOver => {
                 self.gateway.hand_over(self.now);
-                self.model.hand_over()
+                self.model.hand_over(self.now)
             }
             Stop::ShutDown => {
                 self.gateway.shut_down(&mut outs, self.now);

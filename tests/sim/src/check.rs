@@ -1,8 +1,9 @@
 //! What was seen against what had to be: after each input, after each step, at the end.
 
-use crate::model::{Expect, Note};
+use crate::model::{Denied, Expect, Note};
 use crate::net::{Datagram, receiver};
 use crate::packet::{self, Key, Packet, Proto, RST, What};
+use crate::told::Told;
 use crate::world::{Check, World};
 use postern_engine::denials::WINDOWS;
 use postern_engine::gateway::Gateway;
@@ -168,7 +169,7 @@ impl Watch {
                 of(forwarded)
             ));
         }
-        let mut notes = self.read_records(&seen.records)?;
+        let mut notes = self.read_records(&seen.records, expect.denied.as_ref())?;
         let mut expected = expect.records.clone();
         notes.sort();
         expected.sort();
@@ -221,7 +222,7 @@ impl Watch {
         Ok(to_targets)
     }
 
-    fn read_records(&mut self, records: &[Record]) -> Check<Vec<Note>> {
+    fn read_records(&mut self, records: &[Record], refused: Option<&Denied>) -> Check<Vec<Note>> {
         let mut notes = Vec::new();
         for record in records {
             self.seq += 1;
@@ -255,7 +256,7 @@ impl Watch {
                     }
                     notes.push(Note::Open {
                         key,
-                        rule: record.rule.clone(),
+                        told: Told::of(record),
                         resumed: open.resumed,
                     });
                 }
@@ -269,10 +270,16 @@ impl Watch {
                         out: (closed.packets_out, closed.bytes_out),
                         back: (closed.packets_in, closed.bytes_in),
                         hints: closed.hints.as_deref().cloned(),
+                        told: Told::of(record),
                     });
                 }
                 Detail::Denied(denied) => {
-                    *self.denied.entry(denied.deny_reason).or_default() += denied.count
+                    *self.denied.entry(denied.deny_reason).or_default() += denied.count;
+                    let at_once = denied.count == 1 && denied.start == record.time;
+                    let about = |one: &&Denied| one.key == key && one.reason == denied.deny_reason;
+                    if let Some(refused) = refused.filter(about).filter(|_| at_once) {
+                        agrees(refused, Told::of(record))?;
+                    }
                 }
             }
         }
@@ -451,6 +458,18 @@ impl World {
 /// What the tunnel itself refuses; the packet was never seen.
 fn is_tunnel(reason: DropReason) -> bool {
     reason <= DropReason::TooLong
+}
+
+/// The record of a refusal says what it must.
+fn agrees(refused: &Denied, mut told: Told) -> Check {
+    let expected = &refused.told;
+    if expected.posture.is_empty() {
+        told.posture.clear();
+    }
+    if told != *expected {
+        return Err(format!("the record of {refused:?} says {told:?}"));
+    }
+    Ok(())
 }
 
 /// The flow of which a packet says that it is no more.

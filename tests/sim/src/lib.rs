@@ -13,6 +13,7 @@
 //! | `path` | the sizes that a path carries |
 //! | [`packet`] | packets, made and read apart from the code under test |
 //! | [`policy`], [`state`], [`model`] | the oracle: rules by a scan, how devices stand, flows by a map |
+//! | [`told`] | what a record says of who asked and why |
 //! | [`check`] | what was seen against what had to be |
 //! | [`replay`] | the records, judged again: nothing changes |
 //! | [`shrink`] | the fewest steps that still fail |
@@ -37,6 +38,7 @@ pub mod speech;
 pub mod state;
 pub mod steps;
 pub mod target;
+pub mod told;
 pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,7 +46,7 @@ use steps::Step;
 use world::{Tally, World};
 
 /// Steps of a world unless told otherwise.
-pub const STEPS: usize = 70;
+pub const STEPS: usize = 72;
 
 /// The steps that belong to a seed.
 #[must_use]

@@ -3,7 +3,7 @@
 
 use crate::packet::{Key, Packet, Proto, RST, Segment, Socket, What};
 use crate::policy::Rules;
-use crate::state;
+use crate::told::Told;
 use postern_engine::policy::Subject;
 use postern_engine::record::{CloseReason, Hints};
 use postern_engine::settings::Limits;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod hints;
+mod judge;
 mod packets;
 mod track;
 
@@ -56,6 +57,15 @@ pub struct Device {
     pub addresses: Vec<IpAddr>,
     /// Who it belongs to.
     pub subject: Subject,
+    /// The login in force when the facts were looked at last.
+    login: Option<Login>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Login {
+    session: String,
+    issuer: Option<String>,
+    since: Wall,
 }
 
 /// One flow.
@@ -75,10 +85,14 @@ pub struct Flow {
     said: Said,
     last: Mono,
     judged: u64,
-    /// The rule that allows it, and the policy that this rule is of.
-    rule: (String, Arc<Rules>),
+    /// What was said of it when it was judged last.
+    told: Told,
+    /// By which policy.
+    rules: Arc<Rules>,
     /// It was judged with a login that lived.
     logged_in: bool,
+    /// When the login was that its records name.
+    login_since: Option<Wall>,
 }
 
 /// What must come of one input.
@@ -98,6 +112,20 @@ pub struct Expect {
     pub target_told: Vec<Key>,
     /// Flows of which a laptop must be told.
     pub laptop_told: Vec<(usize, Key)>,
+    /// What the record of a refusal says, if there is one at once.
+    pub denied: Option<Denied>,
+}
+
+/// A refusal, as far as the oracle foretells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Of which flow.
+    pub key: Key,
+    /// Why.
+    pub reason: &'static str,
+    /// What else the record says. Of posture nothing where the rule asks for none: the record may
+    /// be about a rule that would have allowed.
+    pub told: Told,
 }
 
 /// A record, as far as the oracle foretells it.
@@ -107,8 +135,8 @@ pub enum Note {
     Open {
         /// Which.
         key: Key,
-        /// The rule that allows it.
-        rule: String,
+        /// What it says beside that.
+        told: Told,
         /// Taken up in the middle.
         resumed: bool,
     },
@@ -124,6 +152,8 @@ pub enum Note {
         back: (u64, u64),
         /// What its first bytes showed.
         hints: Option<Hints>,
+        /// What it says beside that.
+        told: Told,
     },
 }
 
@@ -151,7 +181,8 @@ impl Model {
     }
 
     /// A device is enrolled.
-    pub fn add(&mut self, laptop: usize, device: Device) {
+    pub fn add(&mut self, laptop: usize, mut device: Device, now: Now) {
+        device.login = Login::of(&device.subject, now.wall);
         self.devices.insert(laptop, device);
     }
 
@@ -160,17 +191,10 @@ impl Model {
         let mut expect = Expect::default();
         if let Some(device) = self.devices.get_mut(&laptop) {
             device.subject = subject;
+            device.login = Login::of(&device.subject, now.wall);
         }
         self.judge_device(laptop, now, &mut expect);
         expect
-    }
-
-    fn judge_device(&mut self, laptop: usize, now: Now, expect: &mut Expect) {
-        for key in self.live(|_, flow| flow.device == laptop) {
-            if let Some(reason) = self.cause(key, now.wall) {
-                self.cut(key, reason, now, expect);
-            }
-        }
     }
 
     /// A device is revoked.
@@ -195,10 +219,10 @@ impl Model {
     }
 
     /// The gateway hands over: flows are recorded as closed, and nobody is told.
-    pub fn hand_over(&mut self) -> Expect {
+    pub fn hand_over(&mut self, now: Now) -> Expect {
         let mut expect = Expect::default();
         for key in self.live(|_, _| true) {
-            self.close(key, CloseReason::Shutdown, &mut expect);
+            self.close(key, CloseReason::Shutdown, now, &mut expect);
         }
         expect
     }
@@ -223,7 +247,7 @@ impl Model {
             match self.flows.get(&key) {
                 Some(flow) if flow.cut.is_none() => {
                     let reason = flow.end();
-                    self.close(key, reason, &mut expect);
+                    self.close(key, reason, now, &mut expect);
                 }
                 Some(_) | None => {
                     self.flows.remove(&key);
@@ -239,6 +263,9 @@ impl Model {
         }
         let laptops: Vec<usize> = self.devices.keys().copied().collect();
         for laptop in laptops {
+            if let Some(device) = self.devices.get_mut(&laptop) {
+                device.login = Login::of(&device.subject, now.wall);
+            }
             self.judge_device(laptop, now, &mut expect);
         }
         expect
@@ -308,113 +335,8 @@ impl Model {
         self.flows.get(key).is_some_and(|flow| flow.cut.is_none())
     }
 
-    fn obstacle(&self, laptop: usize, key: &Key, half_open: bool, now: Now) -> Option<DropReason> {
-        let to = key.target.0;
-        let in_pool = match to {
-            IpAddr::V4(v4) => v4.octets()[..2] == [100, 96],
-            IpAddr::V6(v6) => [0xfd00, 0xfd70].contains(&v6.segments()[0]),
-        };
-        let subject = &self.devices.get(&laptop)?.subject;
-        if let Some((reason, _)) = state::held(&subject.standing, now.wall) {
-            Some(reason)
-        } else if in_pool && !self.own.contains(&to) {
-            Some(DropReason::DeviceToDevice)
-        } else if !self.rules.judge(subject, key, now.wall).0 {
-            Some(DropReason::Policy)
-        } else if !self.log_writable {
-            Some(DropReason::LogUnavailable)
-        } else if self.live(|_, _| true).len() >= self.limits.flows {
-            Some(DropReason::TableFull)
-        } else if self.live_of(laptop) >= self.limits.flows_per_device
-            || half_open && self.half_open_of(laptop) >= self.limits.half_open_per_device
-        {
-            Some(DropReason::DeviceQuota)
-        } else {
-            None
-        }
-    }
-
-    /// A packet of a flow makes the gateway look whether the policy has changed since.
-    fn not_allowed_now(&mut self, key: Key, now: Wall) -> Option<CloseReason> {
-        let flow = self.flows.get(&key)?;
-        if flow.judged == self.generation {
-            return None;
-        }
-        self.judge_again(key, now)
-    }
-
-    /// As what a flow ends, if the facts about its device no longer allow it.
-    fn cause(&mut self, key: Key, now: Wall) -> Option<CloseReason> {
-        let reason = self.judge_again(key, now)?;
-        let flow = self.flows.get(&key)?;
-        let who = &self.devices.get(&flow.device)?.subject;
-        if reason != CloseReason::Policy {
-            Some(reason)
-        } else if flow.logged_in && state::login(&who.standing, now).is_none() {
-            Some(CloseReason::Session)
-        } else {
-            let (rule, rules) = &flow.rule;
-            rules.lost(rule, who, now).or(Some(reason))
-        }
-    }
-
-    /// As what a flow ends, if the policy no longer allows it.
-    fn judge_again(&mut self, key: Key, now: Wall) -> Option<CloseReason> {
-        let flow = self.flows.get_mut(&key)?;
-        let Some(device) = self.devices.get(&flow.device) else {
-            return Some(CloseReason::Revoked);
-        };
-        let who = &device.subject;
-        if let Some((_, reason)) = state::held(&who.standing, now) {
-            return Some(reason);
-        }
-        let lives = state::login(&who.standing, now).is_some();
-        let (allowed, rule) = self.rules.judge(who, &key, now);
-        if allowed {
-            flow.judged = self.generation;
-            flow.rule = (rule.to_owned(), Arc::clone(&self.rules));
-            flow.logged_in = lives;
-            return None;
-        }
-        Some(CloseReason::Policy)
-    }
-
-    fn open(
-        &mut self,
-        laptop: usize,
-        key: Key,
-        tcp: Option<Track>,
-        resumed: bool,
-        now: Now,
-        expect: &mut Expect,
-    ) {
-        let subject = self.devices.get(&laptop).map(|device| &device.subject);
-        let judged_by = subject.map(|who| self.rules.judge(who, &key, now.wall).1.to_owned());
-        let rule = judged_by.unwrap_or_default();
-        let login = subject.and_then(|who| state::login(&who.standing, now.wall));
-        let logged_in = login.is_some();
-        let judged = self.generation;
-        let flow = Flow {
-            device: laptop,
-            cut: None,
-            remembered: now.mono,
-            out: (0, 0),
-            back: (0, 0),
-            said: match tcp {
-                Some(_) if !resumed => Said::nothing(),
-                Some(_) | None => Said::default(),
-            },
-            tcp,
-            last: now.mono,
-            judged,
-            rule: (rule.clone(), Arc::clone(&self.rules)),
-            logged_in,
-        };
-        self.flows.insert(key, flow);
-        expect.records.push(Note::Open { key, rule, resumed });
-    }
-
-    fn close(&mut self, key: Key, reason: CloseReason, expect: &mut Expect) {
+    fn close(&mut self, key: Key, reason: CloseReason, now: Now, expect: &mut Expect) {
+        let told = self.told_at_end(&key, now);
         if let Some(flow) = self.flows.remove(&key) {
             expect.records.push(Note::Closed {
                 key,
@@ -422,11 +344,13 @@ impl Model {
                 out: flow.out,
                 back: flow.back,
                 hints: flow.said.shows(),
+                told,
             });
         }
     }
 
     fn cut(&mut self, key: Key, reason: CloseReason, now: Now, expect: &mut Expect) {
+        let told = self.told_at_end(&key, now);
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.cut = Some(now.mono);
             flow.remembered = match key.proto {
@@ -439,6 +363,7 @@ impl Model {
                 out: flow.out,
                 back: flow.back,
                 hints: flow.said.shows(),
+                told,
             });
             expect.laptop_told.push((flow.device, key));
             if key.proto != Proto::Icmp {
@@ -460,7 +385,14 @@ impl Model {
         flow.said.hear(packet, out);
     }
 
-    fn follow(&mut self, key: Key, segment: Option<Segment>, out: bool, expect: &mut Expect) {
+    fn follow(
+        &mut self,
+        key: Key,
+        segment: Option<Segment>,
+        out: bool,
+        now: Now,
+        expect: &mut Expect,
+    ) {
         let Some(flow) = self.flows.get_mut(&key) else {
             return;
         };
@@ -473,12 +405,20 @@ impl Model {
             track.answered(&segment)
         }
         if track.reset {
-            self.close(key, CloseReason::Rst, expect);
+            self.close(key, CloseReason::Rst, now, expect);
         }
     }
+}
 
-    fn deny(&mut self, reason: DropReason) {
-        *self.denied.entry(reason.as_str()).or_default() += 1;
+impl Device {
+    /// A device as it is enrolled.
+    #[must_use]
+    pub fn new(addresses: Vec<IpAddr>, subject: Subject) -> Device {
+        Device {
+            addresses,
+            subject,
+            login: None,
+        }
     }
 }
 

@@ -3,51 +3,46 @@
 
 use crate::dice::{Dice, Seeded};
 use crate::packet::{Key, Proto};
-use crate::state::{self, CHECKS};
+use crate::state;
 use ipnet::IpNet;
-use postern_engine::policy::{Policy, Subject};
+use postern_engine::policy::Subject;
 use postern_engine::record::CloseReason;
+use postern_engine::standing::Grant;
 use postern_proto::now::Wall;
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+mod draw;
+mod text;
 
 /// Users, groups and devices that rules name. The last of each is nobody.
 const USERS: [&str; 4] = ["ana", "ben", "eve", "nobody"];
 /// Groups.
 pub const GROUPS: [&str; 4] = ["platform", "sre", "guests", "empty"];
-const PORTS: [&str; 9] = [
-    "6443/tcp",
-    "22/tcp",
-    "53/udp",
-    "icmp",
-    "1-100/tcp",
-    "80/tcp",
-    "1-65535/udp",
-    "1-65535/tcp",
-    "6000-7000/tcp",
-];
-const PREFIXES: [&str; 9] = [
-    "192.0.2.10/32",
-    "192.0.2.11/32",
-    "192.0.2.53/32",
-    "192.0.2.66/32",
-    "192.0.2.0/24",
-    "2001:db8::10/128",
-    "2001:db8::/32",
-    "100.96.0.1/32",
-    "100.96.0.0/16",
-];
-
 /// One policy.
 #[derive(Clone, Debug)]
 pub struct Rules {
     rules: Vec<Rule>,
+    grants: Vec<Entry>,
 }
 
+/// What the rules say.
 #[derive(Clone, Debug)]
+pub struct Verdict<'r> {
+    /// Is it allowed?
+    pub allow: bool,
+    /// By which rule or entry of `grants:`; `default` where nothing matches.
+    pub rule: &'r str,
+    /// The grant that allows it.
+    pub grant: Option<Grant>,
+}
+
+#[derive(Clone, Debug, Default)]
 struct Rule {
     name: String,
     allow: bool,
+    /// It decides nothing.
+    shadow: bool,
     /// Empty: anyone.
     users: Vec<&'static str>,
     groups: Vec<&'static str>,
@@ -56,8 +51,23 @@ struct Rule {
     posture: Vec<&'static str>,
     /// Seconds; the login must be younger.
     session_age: Option<u64>,
+    /// Empty: anywhere on the Internet.
+    outer: Vec<&'static str>,
+    /// As text, and in minutes since midnight.
+    hours: Option<(&'static str, u64, u64)>,
     /// Empty: anything.
     to: Vec<Place>,
+}
+
+/// An entry of `grants:`. Its rule says for whom, and where to.
+#[derive(Clone, Debug)]
+struct Entry {
+    rule: Rule,
+    /// Of the places of the rule.
+    names: Vec<String>,
+    /// Seconds.
+    max: u64,
+    break_glass: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,166 +77,112 @@ struct Place {
 }
 
 impl Rules {
-    /// A policy drawn from `seed`, and the engine's reading of it. Rules that the engine refuses
-    /// as unreachable are taken out from the end.
-    pub fn draw(seed: u64) -> Result<(Rules, Policy), String> {
-        let mut dice = Seeded::new(seed);
-        let mut rules = Rules { rules: Vec::new() };
-        let generous = seed.is_multiple_of(3);
-        if generous {
-            let to = vec![Place {
-                prefixes: vec!["192.0.2.0/24"],
-                ports: vec!["6443/tcp", "22/tcp", "53/udp", "icmp"],
-            }];
-            let (users, groups, devices, posture) = Default::default();
-            rules.rules.push(Rule {
-                name: "rule 0".into(),
-                allow: true,
-                users,
-                groups,
-                devices,
-                posture,
-                session_age: None,
-                to,
-            });
-        }
-        for place in 1..=dice.between(1, 5) {
-            rules.rules.push(Rule::draw(place, &mut dice));
-        }
-        loop {
-            let text = rules.text();
-            match Policy::parse(&text) {
-                Ok(policy) => return Ok((rules, policy)),
-                Err(errors) if rules.rules.len() <= 1 => return Err(format!("{errors}\n{text}")),
-                Err(_) => rules.rules.pop(),
+    /// What the first enforced rule says that matches; where none does, a grant that lives.
+    #[must_use]
+    pub fn judge(&self, who: &Subject, key: &Key, now: Wall) -> Verdict<'_> {
+        let rule = |rule: &&Rule| !rule.shadow && rule.matches(who, key, now);
+        if let Some(rule) = self.rules.iter().find(rule) {
+            return Verdict {
+                allow: rule.allow,
+                rule: &rule.name,
+                grant: None,
             };
         }
-    }
-
-    /// The first rule that matches: whether it allows, and its name.
-    #[must_use]
-    pub fn judge(&self, who: &Subject, key: &Key, now: Wall) -> (bool, &str) {
-        for rule in &self.rules {
-            if rule.is_for(who, now) && rule.leads_to(key) {
-                return (rule.allow, &rule.name);
+        for grant in &who.standing.grants {
+            let entry = self.grants.iter().find(|one| one.gives(grant, key, now));
+            if let Some(entry) = entry.filter(|entry| entry.rule.is_for(who, now)) {
+                return Verdict {
+                    allow: true,
+                    rule: &entry.rule.name,
+                    grant: Some(grant.clone()),
+                };
             }
         }
-        (false, "default")
+        Verdict {
+            allow: false,
+            rule: "default",
+            grant: None,
+        }
     }
 
-    /// Why a rule that was for `who` is so no longer: the age of the login, posture, or who it is.
+    /// What a rule in shadow would decide, if one is the first of all that match.
     #[must_use]
-    pub fn lost(&self, rule: &str, who: &Subject, now: Wall) -> Option<CloseReason> {
-        let rule = self.rules.iter().find(|one| one.name == rule)?;
+    pub fn shadow(&self, who: &Subject, key: &Key, now: Wall) -> Option<(bool, String)> {
+        let first = self.rules.iter().find(|rule| rule.matches(who, key, now))?;
+        first.shadow.then(|| (first.allow, first.name.clone()))
+    }
+
+    /// The checks that a rule asks for, and how each does.
+    #[must_use]
+    pub fn posture(&self, rule: &str, who: &Subject, now: Wall) -> BTreeMap<String, bool> {
+        let asked = self.named(rule).map_or(&[][..], |rule| &rule.posture);
+        let shown = |check: &&str| {
+            let holds = state::shows(check, &who.standing, now);
+            ((*check).to_owned(), holds)
+        };
+        asked.iter().map(shown).collect()
+    }
+
+    /// Does it matter where a device is on the Internet?
+    #[must_use]
+    pub fn asks_outer(&self) -> bool {
+        let grants = self.grants.iter().map(|entry| &entry.rule);
+        self.rules
+            .iter()
+            .chain(grants)
+            .any(|rule| !rule.outer.is_empty())
+    }
+
+    /// Why a rule that was for `who` is so no longer: the age of the login, posture, the end of
+    /// the grant, or who it is.
+    #[must_use]
+    pub fn lost(&self, rule: &str, who: &Subject, key: &Key, now: Wall) -> Option<CloseReason> {
+        let entry = self.grants.iter().find(|one| one.rule.name == rule);
+        let given = |entry: &Entry| {
+            let mut grants = who.standing.grants.iter();
+            grants.any(|grant| entry.gives(grant, key, now))
+        };
+        let rule = self.named(rule)?;
         if !rule.is_young(who, now) {
             Some(CloseReason::Session)
         } else if !rule.is_shown(who, now) {
             Some(CloseReason::Posture)
+        } else if !entry.is_none_or(given) {
+            Some(CloseReason::GrantEnded)
         } else {
             None
         }
     }
 
-    fn text(&self) -> String {
-        let mut text = String::from("version: 1\ntargets:\n");
-        let places = self.rules.iter().flat_map(|rule| &rule.to);
-        for (n, place) in places.enumerate() {
-            let (prefixes, ports) = (place.prefixes.join("\", \""), place.ports.join(", "));
-            let _ = writeln!(
-                text,
-                "  target{n}: {{ addresses: [\"{prefixes}\"], ports: [{ports}] }}"
-            );
-        }
-        if text.ends_with("targets:\n") {
-            text.truncate("version: 1\n".len());
-        }
-        text.push_str("posture:\n");
-        for (name, check) in CHECKS {
-            let _ = writeln!(text, "  {name}: {check}");
-        }
-        text.push_str("rules:\n");
-        let mut n = 0;
-        for rule in &self.rules {
-            let action = if rule.allow { "allow" } else { "deny" };
-            let _ = writeln!(text, "  - name: {}\n    action: {action}", rule.name);
-            let mut from = Vec::new();
-            let mut field = |name: &str, items: &[&str]| {
-                if !items.is_empty() {
-                    from.push(format!("{name}: [{}]", items.join(", ")));
-                }
-            };
-            field("users", &rule.users);
-            field("groups", &rule.groups);
-            field(
-                "devices",
-                &rule.devices.iter().map(String::as_str).collect::<Vec<_>>(),
-            );
-            field("posture", &rule.posture);
-            from.extend(rule.session_age.map(|age| format!("session_age: {age}s")));
-            let from = if from.is_empty() {
-                "anyone".into()
-            } else {
-                format!("{{ {} }}", from.join(", "))
-            };
-            let to: Vec<String> = rule
-                .to
-                .iter()
-                .map(|_| (format!("target{n}"), n += 1).0)
-                .collect();
-            let to = if to.is_empty() {
-                "anything".into()
-            } else {
-                format!("[{}]", to.join(", "))
-            };
-            let _ = writeln!(text, "    from: {from}\n    to: {to}");
-        }
-        text
+    fn named(&self, name: &str) -> Option<&Rule> {
+        let grants = self.grants.iter().map(|entry| &entry.rule);
+        let mut all = self.rules.iter().chain(grants);
+        all.find(|rule| rule.name == name)
+    }
+}
+
+impl Entry {
+    /// Does a grant live that rests on this entry and leads there?
+    fn gives(&self, grant: &Grant, key: &Key, now: Wall) -> bool {
+        let until = grant.until.0.min(grant.since.0 + self.max * 1_000_000_000);
+        let lives = grant.since <= now && now.0 < until;
+        let mut named = self.places();
+        let there = match named.find(|(name, _)| **name == *grant.target) {
+            Some((_, place)) => place.holds(key),
+            None => *grant.target == tuple(key) && self.rule.leads_to(key),
+        };
+        *grant.entry == self.rule.name && (self.break_glass || !grant.break_glass) && lives && there
+    }
+
+    /// By name. A name means something else in each policy, and to each entry.
+    fn places(&self) -> impl Iterator<Item = (&str, &Place)> {
+        self.names.iter().map(String::as_str).zip(&self.rule.to)
     }
 }
 
 impl Rule {
-    fn draw(place: u64, dice: &mut Seeded) -> Rule {
-        let some = |dice: &mut Seeded, all: &[&'static str]| -> Vec<&'static str> {
-            let first = dice.index(all.len());
-            let count = dice.index(2) + 1;
-            (0..count.min(all.len()))
-                .map(|n| all[(first + n) % all.len()])
-                .collect()
-        };
-        let (mut users, mut groups, mut devices) = (Vec::new(), Vec::new(), Vec::new());
-        match dice.roll(6) {
-            0 => {}
-            1 => users = some(dice, &USERS),
-            2 => devices = vec![format!("laptop{}", dice.roll(6))],
-            3 => (users, groups) = (some(dice, &USERS), some(dice, &GROUPS)),
-            _ => groups = some(dice, &GROUPS),
-        }
-        let mut posture = Vec::new();
-        if dice.one_in(4) {
-            posture = some(dice, &CHECKS.map(|(name, _)| name));
-        }
-        let session_age = dice.one_in(4).then(|| [5, 60, 600, 7200][dice.index(4)]);
-        let places = if dice.one_in(8) {
-            0
-        } else {
-            dice.between(1, 2)
-        };
-        let to = (0..places)
-            .map(|_| Place {
-                prefixes: some(dice, &PREFIXES),
-                ports: some(dice, &PORTS),
-            })
-            .collect();
-        Rule {
-            name: format!("rule {place}"),
-            allow: !dice.one_in(4),
-            users,
-            groups,
-            devices,
-            posture,
-            session_age,
-            to,
-        }
+    fn matches(&self, who: &Subject, key: &Key, now: Wall) -> bool {
+        self.is_for(who, now) && self.leads_to(key)
     }
 
     fn is_for(&self, who: &Subject, now: Wall) -> bool {
@@ -240,6 +196,8 @@ impl Rule {
             && (self.devices.is_empty() || self.devices.contains(&who.device))
             && self.is_shown(who, now)
             && self.is_young(who, now)
+            && self.is_near(who)
+            && self.is_open(now)
     }
 
     fn is_shown(&self, who: &Subject, now: Wall) -> bool {
@@ -256,6 +214,24 @@ impl Rule {
         })
     }
 
+    fn is_near(&self, who: &Subject) -> bool {
+        let at = who.standing.outer;
+        self.outer.is_empty()
+            || at.is_some_and(|at| self.outer.iter().any(|prefix| covers(prefix, at)))
+    }
+
+    /// By the clock in UTC.
+    fn is_open(&self, now: Wall) -> bool {
+        let minute = now.0 / 60_000_000_000 % 1440;
+        self.hours.is_none_or(|(_, from, to)| {
+            if from < to {
+                from <= minute && minute < to
+            } else {
+                from <= minute || minute < to
+            }
+        })
+    }
+
     fn leads_to(&self, key: &Key) -> bool {
         self.to.is_empty() || self.to.iter().any(|place| place.holds(key))
     }
@@ -268,6 +244,16 @@ impl Place {
             .any(|prefix| covers(prefix, key.target.0))
             && self.ports.iter().any(|ports| names(ports, key))
     }
+}
+
+fn tuple(key: &Key) -> String {
+    let (address, port) = key.target;
+    let proto = match key.proto {
+        Proto::Tcp => "tcp",
+        Proto::Udp => "udp",
+        Proto::Icmp => return format!("{address}/icmp"),
+    };
+    format!("{}/{proto}", std::net::SocketAddr::from((address, port)))
 }
 
 fn covers(prefix: &str, address: IpAddr) -> bool {

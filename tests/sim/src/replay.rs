@@ -50,6 +50,8 @@ impl Kept {
     /// The verdict of one is another than the recorded one.
     pub fn replay(&self, lines: &[u8]) -> Check {
         let mut replays: BTreeMap<&str, Replay<'_>> = BTreeMap::new();
+        // A record of several ports names the rule of the first attempt.
+        let mut alike: BTreeMap<&str, u64> = BTreeMap::new();
         for line in lines
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
@@ -61,20 +63,26 @@ impl Kept {
                 .get_key_value(&attempt.policy)
                 .ok_or_else(|| format!("replay: no such policy in {}", shown()))?;
             let fresh = || Replay::new(policy, Past::new(self.rows.iter().cloned()), Wall(0));
+            if !attempt.ports.is_empty() {
+                *alike.entry(hash).or_default() += attempt.count;
+            }
             replays.entry(hash).or_insert_with(fresh).attempt(&attempt);
         }
-        for replay in replays.into_values() {
+        for (hash, replay) in replays {
             let plan = replay.finish();
             let Plan {
                 attempts,
                 unchanged,
-                by_another_rule: 0,
+                by_another_rule,
                 approximate: 0,
                 ..
             } = plan
             else {
                 return Err(format!("replay: not as it was recorded: {plan:?}"));
             };
+            if by_another_rule > alike.get(hash).copied().unwrap_or(0) {
+                return Err(format!("replay: another rule: {plan:?}"));
+            }
             if unchanged != attempts || plan.not_judged.unknown > 0 {
                 return Err(format!("replay: another verdict: {plan:?}"));
             }

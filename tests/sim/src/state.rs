@@ -4,7 +4,7 @@ use crate::dice::{Dice, Seeded};
 use crate::steps::Change;
 use postern_engine::policy::Subject;
 use postern_engine::record::CloseReason;
-use postern_engine::standing::{Attribute, Held, Reported, Session, Standing};
+use postern_engine::standing::{Attribute, Grant, Held, Reported, Session, Standing};
 use postern_proto::facts::Facts;
 use postern_proto::fate::DropReason;
 use postern_proto::now::Wall;
@@ -20,6 +20,24 @@ pub const CHECKS: [(&str, &str); 4] = [
         "managed",
         "{ attribute: { name: managed, value: \"yes\" } }",
     ),
+];
+
+/// Grants of one device at once.
+const GRANTS: usize = 4;
+/// Entries of `grants:`, of which a policy has none, one or both.
+const ENTRIES: [&str; 4] = ["grant 0", "grant 0", "grant 1", "grant 2"];
+/// What is asked for; the names mean something else in each policy.
+const ASKED: [&str; 10] = [
+    "given00",
+    "given00",
+    "given01",
+    "given10",
+    "given10",
+    "given11",
+    "192.0.2.10:6443/tcp",
+    "192.0.2.11:22/tcp",
+    "192.0.2.53:53/udp",
+    "[2001:db8::10]:22/tcp",
 ];
 
 /// Does a check hold?
@@ -150,6 +168,30 @@ impl Change {
                 let some = all.iter().filter(|_| dice.one_in(2));
                 who.groups = some.map(|group| (*group).to_owned()).collect();
                 who.groups.sort();
+            }
+            Change::Grant => {
+                standing.grants.truncate(GRANTS - 1);
+                let since = if dice.one_in(4) {
+                    some_time(&mut dice)
+                } else {
+                    0
+                };
+                let since = Wall(now.0 + since);
+                standing.grants.push(Grant {
+                    id: format!("g{pick}-{}", now.0).into(),
+                    entry: ENTRIES[dice.index(ENTRIES.len())].into(),
+                    target: ASKED[dice.index(ASKED.len())].into(),
+                    reason: format!("reason {pick}").into(),
+                    break_glass: dice.one_in(3),
+                    since,
+                    until: Wall(since.0 + some_time(&mut dice)),
+                });
+            }
+            Change::Revoke => {
+                let place = dice.index(standing.grants.len());
+                if place < standing.grants.len() {
+                    standing.grants.remove(place);
+                }
             }
         }
     }

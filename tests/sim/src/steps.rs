@@ -221,6 +221,10 @@ pub enum Change {
     Attribute,
     /// Its groups.
     Groups,
+    /// It gets access for a while.
+    Grant,
+    /// Such access is revoked.
+    Revoke,
 }
 
 const CHANGES: [Change; 10] = [
@@ -235,6 +239,8 @@ const CHANGES: [Change; 10] = [
     Change::Attribute,
     Change::Groups,
 ];
+
+const GRANTS: [Change; 4] = [Change::Grant, Change::Grant, Change::Grant, Change::Revoke];
 
 /// How a gateway stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,7 +322,7 @@ pub fn draw(count: usize, dice: &mut impl Dice) -> Vec<Step> {
 fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
     let laptop = dice.small(4);
     let host = dice.small(6);
-    match dice.roll(117) {
+    match dice.roll(120) {
         0..=15 => Step::Connect {
             laptop,
             host,
@@ -412,6 +418,11 @@ fn step(dice: &mut impl Dice, hours: &mut u8, minutes: &mut u8) -> Step {
             roam: dice.one_in(2),
         },
         101 => Step::Work { laptop },
+        117.. => Step::Stand {
+            laptop,
+            change: GRANTS[dice.index(GRANTS.len())],
+            pick: dice.byte(),
+        },
         113.. => Step::Rotate {
             laptop,
             lost: dice.one_in(4),

@@ -424,24 +424,25 @@ impl World {
             fresh.port();
         }
         self.laptops[n] = fresh;
-        let device = Device {
-            addresses: self.laptops[n].addresses.clone(),
-            subject: subject(n, self.seed, self.now.wall),
-        };
+        let who = subject(n, self.seed, self.now.wall);
+        let device = Device::new(self.laptops[n].addresses.clone(), who);
         self.add_device(n, device, None)?;
         let sent = self.laptops[n].connect(gateway_address(), self.now)?;
         self.ship(n, sent);
         Ok(())
     }
 
-    fn add_device(&mut self, n: usize, device: Device, endpoint: Option<Endpoint>) -> Check {
-        let enrolled = self.enrolled(n, &device);
+    fn add_device(&mut self, n: usize, mut device: Device, endpoint: Option<Endpoint>) -> Check {
+        let enrolled = self.enrolled(n, &mut device);
         let preshared = self.laptops[n].keys.preshared.clone();
         let mut outs = Outs::default();
         self.gateway
             .add_device(enrolled, preshared.as_ref(), endpoint, &mut outs, self.now)
             .map_err(|error| error.to_string())?;
-        self.model.add(n, device);
+        self.model.add(n, device, self.now);
+        if let Some(endpoint) = endpoint {
+            self.model.heard_from(n, endpoint.remote.ip());
+        }
         self.settle(outs, Default::default(), None, "adding a device")
     }
 
@@ -449,7 +450,7 @@ impl World {
     pub(crate) fn enrolled(
         &mut self,
         n: usize,
-        device: &Device,
+        device: &mut Device,
     ) -> postern_engine::identity::Device {
         let mut enrolled = postern_engine::identity::Device {
             name: device.subject.device.clone(),
@@ -460,6 +461,7 @@ impl World {
             standing: device.subject.standing.clone(),
         };
         self.kept.note(&mut enrolled, self.now.wall);
+        device.subject.standing.facts = enrolled.standing.facts.clone();
         enrolled
     }
 

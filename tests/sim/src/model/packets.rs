@@ -23,8 +23,8 @@ impl Model {
             .get(&laptop)
             .is_some_and(|device| device.addresses.contains(&packet.from));
         if !owns {
-            if key.is_some() {
-                self.deny(DropReason::SpoofedSource);
+            if let Some(key) = key {
+                expect.denied = self.deny_of(laptop, key, DropReason::SpoofedSource, now);
             }
             return expect.drop(DropReason::SpoofedSource);
         }
@@ -42,7 +42,9 @@ impl Model {
             return expect;
         }
         if guest {
-            if key.is_some() || matches!(packet.what, What::Control(_) | What::Probe(_)) {
+            if let Some(key) = key {
+                expect.denied = self.deny_of(laptop, key, DropReason::NotEnrolled, now);
+            } else if matches!(packet.what, What::Control(_) | What::Probe(_)) {
                 self.deny(DropReason::NotEnrolled);
             }
             // The answer to a ping is an attempt, and like a reset nothing that is answered.
@@ -100,7 +102,7 @@ impl Model {
             return self.new_flow(laptop, key, packet, segment, now, expect);
         }
         if opens && flow.tcp.is_some_and(|tcp| tcp.state == State::Closed) {
-            self.close(key, CloseReason::Fin, &mut expect);
+            self.close(key, CloseReason::Fin, now, &mut expect);
             return self.new_flow(laptop, key, packet, segment, now, expect);
         }
         if let Some(reason) = self.not_allowed_now(key, now.wall) {
@@ -109,7 +111,7 @@ impl Model {
             return expect.drop(DropReason::Policy);
         }
         self.count(key, packet, true, 1, now);
-        self.follow(key, segment, true, &mut expect);
+        self.follow(key, segment, true, now, &mut expect);
         expect.forward = true;
         expect
     }
@@ -138,7 +140,7 @@ impl Model {
             } else {
                 reason
             };
-            self.deny(reason);
+            expect.denied = self.deny_of(laptop, key, reason, now);
             expect.answer(laptop, key, segment);
             return expect.drop(reason);
         }
@@ -194,7 +196,7 @@ impl Model {
                     None => flow.back.0 == 1,
                 };
                 if nobody_there {
-                    self.close(key, CloseReason::Error, &mut expect);
+                    self.close(key, CloseReason::Error, now, &mut expect);
                 }
             }
             expect.forward = true;
@@ -250,7 +252,7 @@ impl Model {
             return expect.drop_many(DropReason::TooBig, segments);
         }
         self.count(key, packet, false, segments, now);
-        self.follow(key, segment, false, &mut expect);
+        self.follow(key, segment, false, now, &mut expect);
         expect.forward = true;
         expect.to = Some(device);
         expect

@@ -34,6 +34,8 @@ impl World {
             return self.strange(outs, &drops, &datagram);
         };
         let after = self.endpoint(Some(n));
+        let at = after.map(|after| after.remote.ip());
+        let moved = at.is_some_and(|at| self.model.heard_from(n, at));
         let enrolled = self.model.devices.contains_key(&n);
         let copy = self.watch.is_copy(&datagram, fate.is_none());
         if let (Some(packet), None) = (&datagram.inner, fate) {
@@ -61,13 +63,15 @@ impl World {
                 ));
             }
             let Some(packet) = packet.clone().out_of(datagram.ecn.bits()) else {
-                let expect = Expect {
+                let mut expect = Expect {
                     drops: vec![(DropReason::EcnCe, 1)],
                     ..Expect::default()
                 };
+                self.judge_moved(n, moved, &mut expect);
                 return self.settle_with(outs, expect, None, drops, "marked, from a laptop");
             };
-            let expect = self.model.from_device(n, &packet, self.now);
+            let mut expect = self.model.from_device(n, &packet, self.now);
+            self.judge_moved(n, moved, &mut expect);
             return self.settle_with(outs, expect, Some(&packet), drops, "from a laptop");
         }
         // A throw-away key that lives at one place has none for another.
@@ -83,13 +87,16 @@ impl World {
                 "roaming: a bad datagram moved laptop {n} to {after:?}"
             ));
         }
-        self.settle_with(
-            outs,
-            Default::default(),
-            None,
-            drops,
-            "from a laptop, not taken",
-        )
+        let mut expect = Expect::default();
+        self.judge_moved(n, moved, &mut expect);
+        self.settle_with(outs, expect, None, drops, "from a laptop, not taken")
+    }
+
+    /// A laptop that is heard from elsewhere may have to lose flows.
+    fn judge_moved(&mut self, n: usize, moved: bool, expect: &mut Expect) {
+        if moved {
+            self.model.judge_device(n, self.now, expect);
+        }
     }
 
     /// From somebody who has no key: no packet, no answer but a cookie.
