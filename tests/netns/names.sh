@@ -73,4 +73,9 @@ assert_eq "what the name means" "[\"$NEW\"]" "$(status_of_gateway | jq -c '.name
 assert_alive talk2 "the stream"
 assert_clean_logs 'cannot be resolved'
 assert_ok "flows verify" admin flows verify
+
+step "with the gateway down, policy explain rests on what the name meant last"
+stop gateway || true
+assert_ok "policy explain" admin policy explain --device ana-laptop --to $NEW:7000/tcp
+assert_match "the rule" 'rule: the lab' "$OUT"
 test_ok

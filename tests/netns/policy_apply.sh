@@ -65,6 +65,9 @@ assert_at_most "ms until it came back" 4500 $(($(now_ms) - since))
 assert_eq "the policy in force" "$FIRST" "$(in_force)"
 file_agrees || fail "the file to follow" "$(status_of_gateway | jq -c .policy)"
 assert_audit "the way back" '.action == "policy-revert" and .actor == "gateway"'
+assert_fails "a rollback to what was taken back" admin policy rollback
+assert_match "where to look" 'no earlier policy.*policy history' "${OUT//$'\n'/ }"
+assert_eq "the policy in force" "$FIRST" "$(in_force)"
 
 step "a killed gateway takes it back when it starts again"
 assert_ok "apply" admin policy apply "$W/narrow.yaml" --confirm-within 1s --as ana@example.com

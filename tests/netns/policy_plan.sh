@@ -53,6 +53,13 @@ step "a policy whose tests fail: exit code 2"
 plan 2 "$W/untested.yaml"
 assert_eq "its failing test" 1 "$(of_plan '[.tests[] | select(.passed | not)] | length')"
 
+step "a name that nobody has is a warning, and what to write"
+policy | sed 's/groups: \[admins\] }, to: \[nodes\]/groups: [admin] }, to: [nodes]/' >"$W/typo.yaml"
+assert_ok "policy check" admin policy check "$W/typo.yaml"
+assert_match "the warning" 'warning: nobody is in the group `admin`.*did you mean `admins`' "${OUT//$'\n'/ }"
+assert_ok "policy check of the policy in force" admin policy check
+! grep -q warning <<<"$OUT" || fail "no warning" "$OUT"
+
 step "the suggestion is a policy, keeps what was used, and has no more"
 admin policy suggest --since 1h >"$W/suggested.yaml" 2>"$W/log/suggest.log" ||
   fail "policy suggest to succeed" "$(cat "$W/log/suggest.log")"

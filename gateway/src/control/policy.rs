@@ -442,7 +442,11 @@ impl From<ChangeError> for Problem {
                 text,
                 "confirm it with `postern confirm TOKEN`, or `postern-gateway policy rollback`",
             ),
-            ChangeError::NothingWaits | ChangeError::NothingBefore | ChangeError::Unknown(_) => {
+            ChangeError::NothingBefore => Problem::absent(
+                text,
+                "`postern-gateway policy history` lists all; --to HASH takes one of them",
+            ),
+            ChangeError::NothingWaits | ChangeError::Unknown(_) => {
                 Problem::absent(text, "see `postern-gateway policy history`")
             }
             ChangeError::WrongToken => {

@@ -310,6 +310,13 @@ impl Report {
                 self.damaged
             );
         }
+        if self.breaks {
+            eprintln!(
+                "note: exit code 2: what is newly denied was used; allow it before `policy apply`"
+            );
+        } else if self.tests.iter().any(|test| !test.passed) {
+            eprintln!("note: exit code 2: a test fails, so `policy apply` refuses it");
+        }
     }
 }
 
