@@ -124,7 +124,9 @@ fn what_is_not_yaml_says_where() {
     );
     assert_eq!(
         faults("version: 1\nrules:\n\t- name: x\n"),
-        ["3:2 not valid YAML: tabs disallowed within this context (block indentation) | indent with spaces"]
+        [
+            "3:2 not valid YAML: tabs disallowed within this context (block indentation) | indent with spaces"
+        ]
     );
     assert_eq!(
         faults("a: *x\n"),
