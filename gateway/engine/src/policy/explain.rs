@@ -10,6 +10,8 @@ use std::fmt;
 /// Destinations that the search for the nearest rule looks at, those with the longest prefix first.
 /// A device that scans must not make its own denials expensive: 1024 take some 50 µs.
 const SEARCH: usize = 1024;
+/// The same where no rule allows anything at the address: whichever is nearest, it leads elsewhere.
+const SEARCH_ELSEWHERE: usize = 256;
 
 /// Why a verdict is what it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -146,15 +148,15 @@ impl Policy {
         now: Wall,
     ) -> Option<Nearest> {
         let to = to.canonical();
-        let (_, id, failing) =
-            match self.nearest_of(self.index.allowing(to.address), index, &to, verdict, now) {
-                Some(found) => found,
-                // No rule allows anything at this address.
-                None => {
-                    let all = (0u32..).take(self.rules.len());
-                    self.nearest_of(all, index, &to, verdict, now)?
-                }
-            };
+        let here = self.index.allowing(to.address);
+        let (_, id, failing) = match self.nearest_of(here, SEARCH, index, &to, verdict, now) {
+            Some(found) => found,
+            // No rule allows anything at this address.
+            None => {
+                let all = (0u32..).take(self.rules.len());
+                self.nearest_of(all, SEARCH_ELSEWHERE, index, &to, verdict, now)?
+            }
+        };
         let rule = self.rule(RuleId::Rule(id))?;
         let denied_by = self.rule_name(verdict.rule());
         let failed = |condition| match condition {
@@ -191,6 +193,7 @@ impl Policy {
     fn nearest_of(
         &self,
         ids: impl Iterator<Item = u32>,
+        search: usize,
         who: &SubjectIndex,
         to: &Tuple,
         verdict: Verdict,
@@ -215,7 +218,7 @@ impl Policy {
                 best = Some((cost, id, failing));
             }
             looked_at += rule.to.len();
-            if looked_at > SEARCH {
+            if looked_at > search {
                 break;
             }
         }
