@@ -5,15 +5,18 @@
 //! |---|---|
 //! | `file` | the policy file: read, checked, replaced as a whole |
 //! | `begin` | what a gateway starts with |
+//! | `lints` | what is good and yet may not be meant |
 //! | `change` | apply, confirm, roll back, and what comes back by itself |
 
 mod begin;
 mod change;
 mod file;
+mod lints;
 
 pub use begin::{Begun, NoPolicy, begin};
 pub use change::{CONFIRM_TRIES, Change, ChangeError, Changed};
-pub use file::{BadPolicy, check, load};
+pub use file::{BadPolicy, check, load, load_with_text};
+pub use lints::lints;
 
 use crate::api::{PolicyStatus, Reloaded};
 use crate::audit::{Action, Actor, Audit, AuditEvent, Object, Outcome};
@@ -184,6 +187,7 @@ impl PolicyKeeper {
     }
 
     async fn watch_file(&self) {
+        self.warn();
         let mut file = Watched::new(&self.path);
         loop {
             // Once at the beginning: it may have changed since it was loaded.
@@ -333,7 +337,25 @@ impl PolicyKeeper {
         if let Err(error) = self.store.log_policy_change(&change).await {
             tracing::error!(%error, "a policy is in force, and the history does not say since when");
         }
+        self.warn();
         Ok(cut)
+    }
+
+    /// Says what the policy in force is warned of. Nobody waits for it.
+    fn warn(&self) {
+        let (source, config, store) = (self.source(), self.config.get(), self.store.clone());
+        tokio::spawn(async move {
+            let warnings = lints(source, Some(&config), Some(&store)).await;
+            if warnings.is_empty() {
+                return;
+            }
+            let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                warnings = said.len(),
+                "the policy is in force and may not say what was meant:\n{}",
+                said.join("\n\n")
+            );
+        });
     }
 
     /// With what the names of its targets mean.

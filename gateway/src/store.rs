@@ -141,6 +141,31 @@ impl Store {
         })
     }
 
+    /// Opens the database to read from it, beside a gateway that runs or where none does. Nothing
+    /// is made and no schema changes.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened.
+    pub async fn open_to_read(path: &Path, pool: Pool) -> Result<Store, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let db = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await
+            .map_err(|source| StoreError::Database {
+                path: path.to_owned(),
+                source,
+            })?;
+        Ok(Store {
+            db,
+            path: path.to_owned(),
+            pool,
+        })
+    }
+
     /// Closes the database; what is in the write-ahead log is folded in.
     pub async fn close(self) {
         self.db.close().await;

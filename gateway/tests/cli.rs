@@ -200,6 +200,71 @@ fn a_bad_policy_or_configuration_is_exit_code_two_with_all_that_is_wrong() {
 }
 
 #[test]
+fn names_that_nobody_has_are_warned_of_and_strict_refuses_them() {
+    let fresh = Fresh::new("warned");
+    let check = |more: &[&str]| fresh.run(&[&["policy", "check"], more].concat());
+    // Nobody is there yet, so nothing is known.
+    let said = check(&["--strict"]);
+    assert_eq!(code(&said), Some(0), "{}", err(&said));
+
+    let add = |name: &str, group: &str| {
+        let words = ["device", "add", name, "--user", "ana@example.com"];
+        let added = fresh.run(&[&words[..], &["--group", group]].concat());
+        assert!(added.status.success(), "{}", err(&added));
+    };
+    add("ana-laptop", "platfrom");
+    let said = check(&[]);
+    assert_eq!(code(&said), Some(0), "a warning refuses nothing");
+    assert!(out(&said).contains("is good"), "{}", out(&said));
+    let told = err(&said);
+    for words in [
+        "warning: nobody is in the group `platform`",
+        "help: did you mean `platfrom`?",
+        "warning: nobody is in the group `sre`",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    assert_eq!(code(&check(&["--strict"])), Some(1));
+
+    add("bo-laptop", "platform");
+    add("cy-laptop", "sre");
+    let said = check(&["--strict"]);
+    assert_eq!(code(&said), Some(0), "{}", err(&said));
+}
+
+#[test]
+fn a_policy_is_checked_where_no_gateway_is() {
+    let fresh = Fresh::new("alone");
+    let policy = fresh.path("wide.yaml");
+    let text = "version: 1\nrules:\n  - { name: all, action: allow, from: anyone, to: anything }\n";
+    std::fs::write(&policy, text).expect("written");
+    std::fs::remove_file(fresh.path("gateway.yaml")).expect("there");
+    let path = policy.to_str().expect("UTF-8");
+    let said = fresh.run(&["policy", "check", path]);
+    assert_eq!(code(&said), Some(0), "{}", err(&said));
+    assert!(
+        err(&said).contains("allows every address of IPv4"),
+        "{}",
+        err(&said)
+    );
+    assert_eq!(
+        code(&fresh.run(&["policy", "check", "--strict", path])),
+        Some(1)
+    );
+}
+
+#[test]
+fn the_schema_that_is_printed_is_the_one_in_the_repository() {
+    let fresh = Fresh::new("schema");
+    let printed = fresh.run(&["policy", "schema"]);
+    assert_eq!(code(&printed), Some(0));
+    assert_eq!(
+        out(&printed),
+        include_str!("../../policy-examples/policy.schema.json")
+    );
+}
+
+#[test]
 fn a_failing_policy_test_is_exit_code_one() {
     let fresh = Fresh::new("tests");
     assert_eq!(code(&fresh.run(&["policy", "test"])), Some(0));

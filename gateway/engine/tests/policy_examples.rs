@@ -2,7 +2,8 @@
 #![allow(clippy::disallowed_methods)] // The examples are files.
 #![allow(clippy::unwrap_used)]
 
-use postern_engine::policy::{Mode, Policy, schema};
+use postern_engine::policy::{Known, Mode, Policy, schema};
+use postern_proto::now::Wall;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -74,6 +75,17 @@ fn every_example_names_its_schema() {
         let (source, _) = read(&file);
         let line = "# yaml-language-server: $schema=policy.schema.json\n";
         assert!(source.contains(line), "{}", file.display());
+    }
+}
+
+#[test]
+fn no_example_is_warned_of_anything() {
+    // 2026-11-22.
+    let now = Wall(1_795_305_600_000_000_000);
+    for file in examples() {
+        let (source, _) = read(&file);
+        let warnings = Policy::lints(&source, &Known::default(), now);
+        assert!(warnings.is_empty(), "{}: {}", file.display(), warnings[0]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! `policy check|test|explain|who-can|reach|report|plan|suggest|status|reload`.
+//! `policy check|test|schema|explain|who-can|reach|report|plan|suggest|status|reload`.
 
 mod change;
 mod check;
@@ -14,7 +14,7 @@ use super::output::{self, Output};
 use super::{Failure, Where};
 use crate::api::{PolicyStatus, Reloaded};
 use clap::Subcommand;
-use postern_engine::policy::Policy;
+use postern_engine::policy::{Policy, schema};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
@@ -24,9 +24,14 @@ pub(super) enum Verb {
     Check {
         /// The policy; without it, the one that gateway.yaml names.
         file: Option<PathBuf>,
+        /// Exit code 1 where there are warnings.
+        #[arg(long)]
+        strict: bool,
         #[command(flatten)]
         place: Where,
     },
+    /// Print the shape of a policy file as JSON Schema, for editors.
+    Schema,
     /// Run the tests of a policy file and show each.
     Test {
         /// The policy; without it, the one that gateway.yaml names.
@@ -68,7 +73,15 @@ pub(super) enum Verb {
 impl Verb {
     pub(super) async fn obey(self) -> Result<u8, Failure> {
         match self {
-            Verb::Check { file, place } => check::check(file, &place).await,
+            Verb::Check {
+                file,
+                strict,
+                place,
+            } => check::check(file, strict, &place).await,
+            Verb::Schema => {
+                output::json(&schema())?;
+                Ok(0)
+            }
             Verb::Test {
                 file,
                 place,

@@ -21,12 +21,21 @@ pub struct BadPolicy {
 /// # Errors
 /// It cannot be read, has faults, or one of its tests fails; all of that is listed.
 pub fn load(path: &Path) -> Result<Policy, BadPolicy> {
+    load_with_text(path).map(|(policy, _)| policy)
+}
+
+/// The same, with the text that it was compiled from.
+///
+/// # Errors
+/// As those of [`load`].
+pub fn load_with_text(path: &Path) -> Result<(Policy, String), BadPolicy> {
     let bad = |problems| BadPolicy {
         path: path.to_owned(),
         problems,
     };
     let text = read(path).map_err(|why| bad(vec![why]))?;
-    check(&text, false).map_err(bad)
+    let policy = check(&text, false).map_err(bad)?;
+    Ok((policy, text))
 }
 
 pub(super) fn read(path: &Path) -> Result<String, String> {

@@ -1,9 +1,59 @@
-//! How far back the store knows somebody.
+//! Whom the store knows, and how far back.
 
 use super::{Store, StoreError};
+use postern_engine::policy::Known;
 use postern_proto::now::Wall;
+use sqlx::Row;
+use std::collections::BTreeSet;
+
+/// What a policy may name. Who was invited and has not come yet counts; who was revoked does not.
+const NAMES: &str = "
+    SELECT 'user' AS kind, name AS name FROM users
+    UNION SELECT 'user', user FROM invitations
+        WHERE user IS NOT NULL AND revoked IS NULL AND expires > $1
+    UNION SELECT 'device', name FROM devices WHERE revoked IS NULL
+    UNION SELECT 'device', name FROM invitations
+        WHERE name IS NOT NULL AND revoked IS NULL AND expires > $1
+    UNION SELECT 'group', each.value FROM devices, json_each(devices.groups) AS each
+        WHERE devices.revoked IS NULL
+    UNION SELECT 'group', each.value FROM sessions, json_each(sessions.groups) AS each
+    UNION SELECT 'group', each.value FROM invitations, json_each(invitations.groups) AS each
+        WHERE revoked IS NULL AND expires > $1
+    UNION SELECT 'label', each.value FROM devices, json_each(devices.labels) AS each
+        WHERE devices.revoked IS NULL
+    UNION SELECT 'label', each.value FROM invitations, json_each(invitations.labels) AS each
+        WHERE revoked IS NULL AND expires > $1
+    UNION SELECT 'issuer', issuer FROM identities";
 
 impl Store {
+    /// Who there is. A kind of which there is none is not known: nobody has begun with it.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn known(&self, now: u64) -> Result<Known, StoreError> {
+        let rows = sqlx::query(NAMES)
+            .bind(i64::try_from(now).unwrap_or(i64::MAX))
+            .fetch_all(&self.db)
+            .await
+            .map_err(|e| self.failed(e))?;
+        let mut known = Known::default();
+        for row in rows {
+            let text = |field| -> Result<String, StoreError> {
+                row.try_get(field).map_err(|e| self.failed(e))
+            };
+            let kind = match text("kind")?.as_str() {
+                "user" => &mut known.users,
+                "device" => &mut known.devices,
+                "group" => &mut known.groups,
+                "label" => &mut known.labels,
+                _ => &mut known.issuers,
+            };
+            let names = kind.get_or_insert_with(BTreeSet::new);
+            names.insert(text("name")?);
+        }
+        Ok(known)
+    }
+
     /// From when on, and until when, it is known how a device stood; without an end: still.
     ///
     /// # Errors

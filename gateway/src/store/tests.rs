@@ -1,5 +1,6 @@
 mod grants;
 mod join;
+mod known;
 mod logins;
 mod names;
 mod past;

@@ -108,11 +108,12 @@ impl Verb {
                 who,
             } => {
                 let (config, client) = who.to.place.client()?;
-                let path = new.unwrap_or(config.policy);
+                let path = new.unwrap_or_else(|| config.policy.clone());
                 let source = text(&path)?;
                 // Faults are said here, where the file is, and before anybody is asked.
                 policy_watch::check(&source, false)
                     .map_err(|problems| policy_watch::BadPolicy { path, problems })?;
+                super::check::warn(source.clone(), Some(&config)).await;
                 let ask = ApplyPolicy {
                     source,
                     confirm_within: confirm_within.map(|wait| wait.as_secs()),
