@@ -141,8 +141,8 @@ impl Store {
         })
     }
 
-    /// Opens the database to read from it, beside a gateway that runs or where none does. Nothing
-    /// is made and no schema changes.
+    /// Opens the database to read from it, beside a gateway that runs or where none does. No
+    /// database is made, and its schema stays as it is.
     ///
     /// # Errors
     /// There is none, or it cannot be opened.
