@@ -19,6 +19,8 @@ const DEVICES: usize = 10_000;
 const STRIDE: usize = 7_919;
 /// Verdicts that are timed together: a look at the clock costs as much as a fifth of one.
 const TOGETHER: usize = 50;
+/// The most that a policy may have.
+const GRANTS: usize = 256;
 const ROUNDS: usize = 5;
 const PASSES: usize = 3;
 /// A Friday, 08:00 UTC.
@@ -109,6 +111,8 @@ const SHAPES: [Shape; 13] = [
     },
     Shape {
         name: "own grant",
+        from: |_| "groups: [one]".to_owned(),
+        to: |i| own_address(i % GRANTS),
         grant: true,
         ..PLAIN
     },
@@ -290,9 +294,9 @@ fn source(shape: &Shape, size: usize) -> String {
     };
     if shape.grant {
         text += "targets:\n";
-        (0..size).for_each(|i| writeln!(text, "  t{i}: {}", place(i)).unwrap());
+        (0..size.min(GRANTS)).for_each(|i| writeln!(text, "  t{i}: {}", place(i)).unwrap());
         text += "grants:\n";
-        for i in 0..size {
+        for i in 0..size.min(GRANTS) {
             let from = (shape.from)(i);
             writeln!(
                 text,
@@ -339,8 +343,8 @@ fn subject(device: usize, i: usize) -> Subject {
     };
     let grant = Grant {
         id: "gr".into(),
-        entry: format!("e{i}").into(),
-        target: format!("t{i}").into(),
+        entry: format!("e{}", i % GRANTS).into(),
+        target: format!("t{}", i % GRANTS).into(),
         reason: "it is down".into(),
         break_glass: false,
         since: Wall(NOW.0 - 1_000_000_000),
