@@ -56,6 +56,7 @@ mod tests;
 pub use cases::TestOutcome;
 pub use error::{PolicyError, PolicyErrors};
 pub use explain::{Explanation, Failed, InShadow, Nearest};
+pub(crate) use grants::typed;
 pub use grants::{GrantEntry, Refusal};
 pub use lint::{Known, PolicyWarning};
 pub use postern_proto::device_api::CheckView as Check;
@@ -372,7 +373,7 @@ impl Policy {
             .map(|(id, target)| (TargetId(id), target.name.as_str()))
     }
 
-    /// Every address that a target names, or that an allowing rule names itself: what devices
+    /// Every address that a target names, or that an allowing rule or a grant names itself: what devices
     /// send to the gateway unless the gateway's configuration says otherwise. Sorted, joined,
     /// and never a default route.
     #[must_use]
@@ -384,6 +385,11 @@ impl Policy {
             .filter(|rule| rule.action == Action::Allow && rule.mode == Mode::Enforce);
         let written = targets
             .chain(allowed.flat_map(|rule| rule.to.iter().copied()))
+            .chain(
+                self.grants
+                    .iter()
+                    .flat_map(|entry| entry.to.iter().copied()),
+            )
             .filter_map(|id| self.destination(id))
             .flat_map(|destination| destination.addresses.written().iter().copied());
         address::route_list(written.collect())

@@ -121,6 +121,12 @@ pub struct Granted {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schemars(extend("x-present" = "with `grant`, when true"))]
     pub break_glass: bool,
+    /// What it is for. Not in the record: for the words when it ends.
+    #[serde(skip)]
+    pub target: Arc<str>,
+    /// When it ends by time. Not in the record either.
+    #[serde(skip)]
+    pub until: Wall,
 }
 
 /// Checks by name, at most as many as a rule may ask for.

@@ -152,6 +152,8 @@ fn decorate(record: &mut Record) {
             id: "g4t7m2qx".into(),
             reason: Some("INC-42: ana restarts the API server".into()),
             break_glass: true,
+            target: "nodes".into(),
+            until: Wall::NEVER,
         }));
         record.shadow = Some(would(Decision::Deny, "no more kubectl"));
     }

@@ -131,7 +131,7 @@ impl Gateway {
 
     /// The grant that `verdict` rests on.
     fn granted(&self, peer: PeerId, verdict: &Verdict) -> Option<Arc<Granted>> {
-        granted(self.devices.get(peer)?, verdict)
+        granted(&self.policy, self.devices.get(peer)?, verdict)
     }
 
     fn count_verdict(&mut self, verdict: &Verdict, shadow: Option<Shadowed>, opens: bool) {
@@ -535,12 +535,18 @@ pub(super) fn shadowed(
 }
 
 /// The grant that `verdict` rests on, as records name it.
-pub(super) fn granted(device: &DeviceState, verdict: &Verdict) -> Option<Arc<Granted>> {
+pub(super) fn granted(
+    policy: &Policy,
+    device: &DeviceState,
+    verdict: &Verdict,
+) -> Option<Arc<Granted>> {
     let grant = device.subject.standing.grants.get(verdict.grant()?)?;
     Some(Arc::new(Granted {
         id: Arc::clone(&grant.id),
         reason: Some(Arc::clone(&grant.reason)),
         break_glass: grant.break_glass,
+        target: Arc::clone(&grant.target),
+        until: policy.grant_end(verdict, grant),
     }))
 }
 

@@ -7,7 +7,7 @@ use super::Gateway;
 use super::judge::{granted, own_words, shadowed, tuple};
 use crate::flow::{CUT_MEMORY, Flow, Slot};
 use crate::identity::{Device, DeviceState};
-use crate::policy::{Condition, Policy};
+use crate::policy::{Condition, Policy, typed};
 use crate::record::{CloseReason, Granted};
 use crate::words::Words;
 use postern_proto::control::Message;
@@ -138,7 +138,7 @@ impl Gateway {
         flow.policy = Arc::clone(&self.policy);
         flow.policy_hash = Arc::clone(&self.policy_hash);
         flow.shadow = shadow;
-        flow.grant = granted(device, &verdict);
+        flow.grant = granted(&self.policy, device, &verdict);
         flow.who = Arc::clone(&device.who);
         flow.judged_at = self.policy_generation;
         Ok(())
@@ -377,7 +377,7 @@ impl Gateway {
             if let Some(held) = device.device.standing.obstacle(now.wall) {
                 condition = own_words(held, device, now.wall);
             } else if reason == CloseReason::GrantEnded {
-                condition = flow.grant.as_ref().map(|grant| ended(grant, device, now));
+                condition = flow.grant.as_ref().map(|grant| ended(grant, now));
             } else if by_facts {
                 let explained = self
                     .policy
@@ -395,20 +395,20 @@ impl Gateway {
     }
 }
 
-fn ended(grant: &Granted, device: &DeviceState, now: Now) -> Words {
-    let grants = &device.device.standing.grants;
-    let known = grants.iter().find(|known| known.id == grant.id);
-    let over = known.filter(|known| known.until <= now.wall);
+/// Time ends a grant here and in the control plane, whichever is first: it is its own time that
+/// says which words are right.
+fn ended(grant: &Granted, now: Now) -> Words {
     let mut words = Words::default();
-    match over {
-        Some(over) => words.say(&format!(
+    if grant.until <= now.wall {
+        words.say(&format!(
             "the grant {} ended at {}; run `postern request {}`",
             grant.id,
-            over.until.rfc3339(),
-            over.target
-        )),
-        None => words.say(&format!("the grant {} was revoked", grant.id)),
-    };
+            grant.until.rfc3339(),
+            typed(&grant.target)
+        ));
+    } else {
+        words.say(&format!("the grant {} was revoked", grant.id));
+    }
     words
 }
 

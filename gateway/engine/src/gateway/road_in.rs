@@ -71,8 +71,8 @@ impl Gateway {
     fn take_in(&mut self, inbound: Inbound, out: &mut impl Outbox, now: Now) {
         match inbound {
             Inbound::Packet { peer, len, roamed } => {
-                let peer = self.key_in_use(peer, now);
-                let moved = roamed && self.note_place(peer);
+                let another = self.key_in_use(peer, now);
+                let moved = (another || roamed) && self.note_place(peer);
                 self.take_packet(peer, len, out, now);
                 if moved {
                     self.judge_moved(peer, out, now);
@@ -81,11 +81,10 @@ impl Gateway {
             }
             // Answers, keepalives and cookies are the tunnel's own affair; it counts them.
             Inbound::Control { what, peer, roamed } => {
-                if let Some(mut peer) = peer {
-                    if matches!(what, Control::Keepalive | Control::Established) {
-                        peer = self.key_in_use(peer, now);
-                    }
-                    if roamed && self.note_place(peer) {
+                if let Some(peer) = peer {
+                    let another = matches!(what, Control::Keepalive | Control::Established)
+                        && self.key_in_use(peer, now);
+                    if (another || roamed) && self.note_place(peer) {
                         self.judge_moved(peer, out, now);
                     }
                     self.tell_untold(peer, out, now);

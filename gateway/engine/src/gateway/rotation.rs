@@ -52,16 +52,16 @@ impl Gateway {
     }
 
     /// Something authenticated came from `peer`. If that is a device's next key, it is now the
-    /// device's own.
-    pub(super) fn key_in_use(&mut self, peer: PeerId, now: Now) -> PeerId {
+    /// device's own: true, and the device may be elsewhere than the key before was heard.
+    pub(super) fn key_in_use(&mut self, peer: PeerId, now: Now) -> bool {
         if self.next.is_empty() {
-            return peer;
+            return false;
         }
         let (Some(current), Some(new)) = (
             self.next.remove(&peer),
             self.peers.peer(peer).map(|peer| *peer.key()),
         ) else {
-            return peer;
+            return false;
         };
         self.flows.give(current, peer);
         self.denials.give(current, peer);
@@ -69,7 +69,7 @@ impl Gateway {
             self.untold.insert(peer, untold);
         }
         let Some(device) = self.devices.give(current, peer) else {
-            return peer;
+            return false;
         };
         let old = std::mem::replace(&mut device.device.key, new);
         let earlier = device.former.replace(old);
@@ -91,7 +91,7 @@ impl Gateway {
         self.peers.remove(current);
         self.rotated.push((old, new));
         self.watch(peer, now);
-        peer
+        true
     }
 
     /// A key that was never used and one that is long gone.

@@ -32,6 +32,11 @@ impl AddressSet {
         AddressSet::new(vec![Ipv4Net::default().into(), Ipv6Net::default().into()])
     }
 
+    pub(super) fn is_anything(&self) -> bool {
+        let all = AddressSet::anything();
+        self.v4 == all.v4 && self.v6 == all.v6
+    }
+
     /// The prefixes as the file has them.
     pub(super) fn written(&self) -> &[IpNet] {
         &self.written

@@ -148,11 +148,44 @@ impl Policy {
                 entry: id,
                 what: self.asked(entry, &grant.target)?,
                 since: grant.since,
-                until: grant.until.min(grant.since + entry.max),
+                until: entry.end_of(grant),
                 place,
             })
         };
         grants.iter().enumerate().filter_map(given).collect()
+    }
+
+    /// The grants of `who` that live by this entry, each with the target that it is for; none
+    /// there: for the one address and port in its words. One lives no longer than the entry's
+    /// `max`, and break-glass only while the entry has it. Whether the entry's `from` holds is not
+    /// asked.
+    #[must_use]
+    pub fn live_grants<'p, 'w>(
+        &'p self,
+        entry: RuleId,
+        who: &'w Subject,
+        now: Wall,
+    ) -> Vec<(&'w Grant, Option<DestinationView<'p>>)> {
+        let RuleId::Grant(entry) = entry else {
+            return Vec::new();
+        };
+        let given = self.given(&who.standing.grants).into_iter();
+        given
+            .filter(|given| given.entry == entry && given.lives(now))
+            .filter_map(|given| {
+                let target = match given.what {
+                    Asked::Target(id) => self.destination_view(id),
+                    Asked::Tuple(_) => None,
+                };
+                Some((who.standing.grants.get(given.place)?, target))
+            })
+            .collect()
+    }
+
+    /// When a grant ends that `verdict` rests on.
+    pub(crate) fn grant_end(&self, verdict: &Verdict, grant: &Grant) -> Wall {
+        let entry = self.entry(verdict.rule);
+        entry.map_or(grant.until, |entry| entry.end_of(grant))
     }
 
     /// What the first grant says that lives and leads there.
@@ -195,10 +228,7 @@ impl Policy {
         })?;
         let target = self.destination(at).and_then(|at| at.target);
         let target = match target.map(|id| self.target_name(id)) {
-            Some(name) if name.contains(|c: char| c.is_whitespace() || "'\"\\$`".contains(c)) => {
-                format!("'{}'", name.replace('\'', r"'\''"))
-            }
-            Some(name) => name.to_owned(),
+            Some(name) => typed(name),
             None => to.to_string(),
         };
         let time = duration::written(entry.max.min(HOUR));
@@ -213,14 +243,18 @@ impl Policy {
         }
     }
 
-    /// What somebody means who asks for `target` by this entry, if it is in there.
+    /// What somebody means who asks for `target` by this entry, if it is in there. Every target is
+    /// in `anything`.
     fn asked(&self, entry: &Entry, target: &str) -> Option<Asked> {
-        let named = |id: &&DestinationId| {
-            let here = self.destination(**id).and_then(|at| at.target);
-            here.is_some_and(|id| self.target_name(id) == target)
-        };
-        if let Some(id) = entry.to.iter().find(named) {
-            return Some(Asked::Target(*id));
+        let mut targets = self.targets.iter();
+        if let Some(named) = targets.find(|known| known.name == target) {
+            let anything = |id: &DestinationId| {
+                let at = self.destination(*id);
+                at.is_some_and(|at| at.is_anything())
+            };
+            let id = named.destination;
+            let here = entry.to.contains(&id) || entry.to.iter().any(anything);
+            return here.then_some(Asked::Target(id));
         }
         let to: Tuple = target.parse().ok()?;
         self.first_at(&entry.to, &to).map(|_| Asked::Tuple(to))
@@ -246,10 +280,21 @@ impl Policy {
     }
 }
 
+impl Entry {
+    /// Its `max` may have become shorter since.
+    fn end_of(&self, grant: &Grant) -> Wall {
+        grant.until.min(grant.since + self.max)
+    }
+}
+
 impl Given {
     /// The moments at which time makes it begin and end.
     pub(super) fn moments(&self) -> [Wall; 2] {
         [self.since, self.until]
+    }
+
+    fn lives(&self, now: Wall) -> bool {
+        self.since <= now && now < self.until
     }
 
     /// The destination of the entry that has `to`, if this lives and leads there.
@@ -260,7 +305,7 @@ impl Given {
         to: &Tuple,
         now: Wall,
     ) -> Option<DestinationId> {
-        let lives = self.since <= now && now < self.until;
+        let lives = self.lives(now);
         match self.what {
             Asked::Target(id) if lives => policy.first_at(&[id], to),
             Asked::Tuple(asked) if lives && asked == *to => policy.first_at(&entry.to, to),
@@ -328,6 +373,14 @@ impl<'p> GrantEntry<'p> {
 
     fn is_for(&self, who: &SubjectIndex, now: Wall) -> bool {
         self.entry.from.failing(who, now).is_none()
+    }
+}
+
+/// The name of a target as it is typed in a shell.
+pub(crate) fn typed(name: &str) -> String {
+    match name.contains(|c: char| c.is_whitespace() || "'\"\\$`".contains(c)) {
+        true => format!("'{}'", name.replace('\'', r"'\''")),
+        false => name.to_owned(),
     }
 }
 

@@ -57,6 +57,10 @@ impl PortSet {
         ])
     }
 
+    pub(super) fn is_anything(&self) -> bool {
+        self.ranges == PortSet::anything().ranges
+    }
+
     pub(super) fn ranges(&self) -> &[Ports] {
         &self.ranges
     }

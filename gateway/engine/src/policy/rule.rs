@@ -199,6 +199,11 @@ impl From {
 }
 
 impl Destination {
+    /// The word `anything`, or as much.
+    pub(super) fn is_anything(&self) -> bool {
+        self.addresses.is_anything() && self.ports.is_anything()
+    }
+
     /// The prefixes that the file has, whatever its names mean.
     pub(super) fn literal(&self) -> &[IpNet] {
         let written = self.addresses.written();

@@ -5,7 +5,7 @@ use super::standing::{last_closed, update};
 use super::*;
 use crate::record::{Decision, Shadow};
 
-const TARGETS: &str = "
+pub(super) const TARGETS: &str = "
 version: 1
 targets:
   kube-api: { addresses: [192.0.2.10], ports: [6443/tcp] }
@@ -225,6 +225,27 @@ fn a_grant_that_is_revoked_cuts_and_another_takes_over() {
     assert_eq!(reason, CloseReason::GrantEnded);
     assert_eq!(record.grant.expect("named").id.as_ref(), "g2");
     assert_eq!(words.as_deref(), Some("the grant g2 was revoked"));
+}
+
+#[test]
+fn a_grant_that_time_ended_was_not_revoked_whoever_is_first_to_say_so() {
+    let mut world = granted();
+    world.now.wall = world.now.wall + Duration::from_secs(100);
+    // The control plane has put it away before the worker looked at its clock.
+    let (cut, _) = update(&mut world, 0, |device| device.standing.grants.clear());
+    assert_eq!(cut, 1);
+    let (_, reason, words) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::GrantEnded);
+    let words = words.expect("words");
+    assert!(words.contains("the grant g1 ended at 20"), "{words}");
+
+    let mut world = granted();
+    put(&mut world, &GRANTS.replace("max: 4h", "max: 2m"));
+    world.tick(Duration::from_secs(61));
+    let (_, reason, words) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::GrantEnded);
+    let words = words.expect("words");
+    assert!(words.contains("the grant g1 ended at 20"), "{words}");
 }
 
 #[test]

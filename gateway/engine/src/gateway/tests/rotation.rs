@@ -1,3 +1,4 @@
+use super::life::TARGETS;
 use super::standing::{last_closed, login, update};
 use super::*;
 use crate::standing::Held;
@@ -259,4 +260,27 @@ fn the_key_before_gets_no_next_key_and_is_no_new_device() {
         .remove_device(&old, CloseReason::Revoked, now.mono, &mut outs, now);
     assert_eq!(gone, Some(Cut { flows: 1 }));
     assert!(world.gateway.peers().is_empty());
+}
+
+#[test]
+fn a_next_key_that_comes_from_elsewhere_is_judged_by_where_it_is() {
+    let mut world = World::new(&["platform"]);
+    let rule = "{ name: kubectl, action: allow, from: { groups: [platform], outer: [OFFICE] }, \
+                to: [kube-api] }";
+    let source = |office: &str| format!("{TARGETS}rules: [{}]\n", rule.replace("OFFICE", office));
+    let place = |world: &World| {
+        let (_, device) = world.gateway.devices().iter().next().expect("one");
+        device.device.standing.outer.expect("heard")
+    };
+    let office = place(&world).to_string();
+    world
+        .gateway
+        .set_policy(policy(&source(&office)), world.now.mono);
+    world.tick(Duration::from_millis(1));
+    open(&mut world);
+    let next = next_key(&mut world, 50);
+    world.connect(next);
+    assert_ne!(place(&world).to_string(), office);
+    let (_, reason, _) = last_closed(&mut world);
+    assert_eq!(reason, CloseReason::Policy);
 }

@@ -269,3 +269,35 @@ fn mistakes_in_grants_are_said() {
         "version: 1\ngrants: []\nrules: [{ name: r, action: allow, from: anyone, to: anything }]",
     );
 }
+
+#[test]
+fn every_target_is_in_anything_and_what_grants_name_is_in_the_include_list() {
+    let source = "version: 1
+targets:
+  nodes: { addresses: [192.0.2.10], ports: [22/tcp] }
+rules:
+  - { name: wiki, action: allow, from: { groups: [wiki] }, to: [{ addresses: [192.0.2.80], ports: [443/tcp] }] }
+grants:
+  - { name: all, from: { groups: [sre] }, to: anything, max: 1h }
+  - { name: lab, from: { groups: [sre] }, to: [{ addresses: [10.9.0.0/16], ports: [22/tcp] }], max: 1h }
+";
+    let policy = Policy::parse(source).unwrap();
+    let include: Vec<String> = policy.addresses().iter().map(ToString::to_string).collect();
+    assert_eq!(include, ["10.9.0.0/16", "192.0.2.10/32", "192.0.2.80/32"]);
+    let who = who("ana", &["sre"]);
+    let entries = policy.may_request(&who, "nodes", at(10)).unwrap();
+    assert_eq!(
+        entries.iter().map(GrantEntry::name).collect::<Vec<_>>(),
+        ["all"]
+    );
+    let who = with(who, vec![grant("all", "nodes", 10..12)]);
+    assert_eq!(judged_at(&policy, &who, NODE, at(10)), "allow all");
+    assert_eq!(judged_at(&policy, &who, OTHER, at(10)), "deny default");
+    assert_eq!(judged_at(&policy, &who, NODE, at(11)), "deny default");
+    assert_eq!(policy.live_grants(RuleId::Grant(0), &who, at(10)).len(), 1);
+    assert!(
+        policy
+            .live_grants(RuleId::Grant(0), &who, at(11))
+            .is_empty()
+    );
+}
