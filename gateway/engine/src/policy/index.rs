@@ -7,7 +7,9 @@
 //! - *certain* rules, which ask for nothing but that name: port ranges that are disjoint, because
 //!   only the first rule can win a port; a binary search finds it;
 //! - *further* rules, which ask for other dimensions or for how the device stands too: any port
-//!   ranges, as an interval tree; of those that hold the port the first that applies.
+//!   ranges, as an interval tree; of those that hold the port the first that applies. Rules that
+//!   name nobody and ask for a state or a time alone lie under everybody: where many of them share
+//!   a prefix and a port, a look-up tries each until one applies.
 
 use super::Tuple;
 use super::error::{Faults, Place};
