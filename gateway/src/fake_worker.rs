@@ -26,6 +26,8 @@ pub(crate) struct Asked {
     pub(crate) added: Vec<DeviceRecord>,
     /// Says no to the next device, or to the next new key.
     pub(crate) refuse: bool,
+    /// Takes so many policies without an answer.
+    pub(crate) mute: usize,
     pub(crate) flows: Vec<FlowView>,
     pub(crate) snapshot: WorkerSnapshot,
 }
@@ -94,7 +96,12 @@ impl FakeWorker {
             WorkerCommand::Tell { .. } => asked.told += 1,
             WorkerCommand::SetPolicy { policy, done, .. } => {
                 asked.policies.push(policy.hash().full());
-                let _ = done.send(cut);
+                match asked.mute.checked_sub(1) {
+                    Some(left) => asked.mute = left,
+                    None => {
+                        let _ = done.send(cut);
+                    }
+                }
             }
             WorkerCommand::KillFlows { done, .. } => {
                 asked.killed += 1;

@@ -23,15 +23,18 @@ use crate::audit::{Action, Actor, Audit, AuditEvent, Object, Outcome};
 use crate::file_stamp::Watched;
 use crate::live_config::LiveConfig;
 use crate::names::Names;
-use crate::store::{How, NewChange, Pending, Store};
+use crate::store::{How, NewChange, Store};
+use crate::worker_api::WorkerError;
 use crate::workers::Workers;
 use arc_swap::ArcSwap;
-use change::Waiting;
+use begin::Unsaid;
+use change::{Unwritten, Waiting};
 use postern_engine::policy::{Answers, Policy};
 use postern_io::clock::Clock;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -48,6 +51,8 @@ pub struct PolicyKeeper {
     current: ArcSwap<Policy>,
     source: ArcSwap<Arc<str>>,
     status: ArcSwap<PolicyStatus>,
+    /// Some worker may judge by another policy: `tick` asks until each says that it does not.
+    owed: AtomicBool,
     /// One change at a time.
     state: Mutex<State>,
     audit: Audit,
@@ -61,7 +66,9 @@ struct State {
     /// The change that waits for its confirmation.
     waiting: Option<Waiting>,
     /// A change that was taken back, and that the file holds still.
-    unwritten: Option<Pending>,
+    unwritten: Option<Unwritten>,
+    /// What the start did, until the audit log has it.
+    unsaid: Option<Unsaid>,
 }
 
 impl PolicyKeeper {
@@ -69,11 +76,7 @@ impl PolicyKeeper {
     #[must_use]
     pub fn new(begun: Begun, config: LiveConfig, store: Store, workers: Workers) -> Self {
         let now = Clock::now();
-        let (waiting, unwritten) = match begun.pending {
-            Some(pending) if pending.deadline <= now.wall => (None, Some(pending)),
-            Some(pending) => (Some(Waiting::resumed(pending, now)), None),
-            None => (None, None),
-        };
+        let waiting = begun.pending.map(|one| Waiting::resumed(one, now));
         let status = PolicyStatus {
             hash: begun.policy.hash().full(),
             generation: 1,
@@ -91,7 +94,12 @@ impl PolicyKeeper {
             current: ArcSwap::new(begun.policy),
             source: ArcSwap::from_pointee(begun.source),
             status: ArcSwap::from_pointee(PolicyStatus::default()),
-            state: Mutex::new(State { waiting, unwritten }),
+            owed: AtomicBool::new(false),
+            state: Mutex::new(State {
+                waiting,
+                unwritten: begun.unwritten,
+                unsaid: begun.unsaid,
+            }),
             audit: Audit::default(),
             names: None,
         };
@@ -140,7 +148,15 @@ impl PolicyKeeper {
     /// # Errors
     /// Everything that is wrong with it.
     pub async fn prepare(&self, text: &str) -> Result<Arc<Policy>, Vec<String>> {
-        let policy = check(text, self.config.get().policy_change.require_tests)?;
+        let wanted = self.config.get().policy_change.require_tests;
+        let checked = text.to_owned();
+        let policy = aside(move || check(&checked, wanted)).await;
+        let policy = policy.map_err(|why| vec![why])??;
+        if let Some(names) = &self.names
+            && !policy.names().is_empty()
+        {
+            names.prepare(&policy).await;
+        }
         self.named(policy, text).await.map_err(|why| vec![why])
     }
 
@@ -155,10 +171,10 @@ impl PolicyKeeper {
         };
         let _alone = self.state.lock().await;
         let policy = compile(self.source(), names.answers()).await?;
-        let cut = self.workers.set_policy(policy.clone()).await;
+        let cut = self.push(&policy).await;
         let cut = cut.map_err(|error| error.to_string())?;
         self.current.store(policy.clone());
-        tracing::debug!(cut = cut.flows, "targets are where their names say now");
+        tracing::debug!(cut, "targets are where their names say now");
         Ok(policy)
     }
 
@@ -183,6 +199,8 @@ impl PolicyKeeper {
     /// Reloads whenever the file changes, and takes back what nobody confirms. Never returns; drop
     /// it to stop.
     pub async fn watch(&self) {
+        // What a start left undone, before an edit is believed.
+        self.tick().await;
         tokio::join!(self.watch_file(), self.watch_time());
     }
 
@@ -265,8 +283,8 @@ impl PolicyKeeper {
         let text = file::read(&self.path).map_err(|why| vec![why])?;
         let hash = file::hash(&text);
         if let Some(taken_back) = &state.unwritten {
-            if hash == taken_back.hash {
-                // `tick` writes it.
+            if taken_back.was_there(&hash) {
+                // No news: `tick` overwrites it.
                 return Ok((false, 0));
             }
             self.forget_pending(state, status).await?;
@@ -312,8 +330,19 @@ impl PolicyKeeper {
         // First: no record may name a policy that nobody can show.
         let kept = self.store.keep_policy(&source, &hash, at).await;
         kept.map_err(|error| error.to_string())?;
-        let cut = self.workers.set_policy(policy.clone()).await;
-        let cut = cut.map_err(|error| error.to_string())?.flows;
+        let cut = match self.push(&policy).await {
+            Ok(cut) => cut,
+            // The way back waits for nobody.
+            Err(error) if how == How::Revert => {
+                tracing::error!(%error, "a worker may judge by a policy that was taken back");
+                0
+            }
+            Err(error) => {
+                // Some may judge by it already.
+                self.repay().await;
+                return Err(error.to_string());
+            }
+        };
         tracing::info!(
             policy = short(&hash),
             rules = policy.len(),
@@ -359,11 +388,25 @@ impl PolicyKeeper {
         });
     }
 
-    /// With what the names of its targets mean.
+    /// Makes the workers judge by a policy. Flows cut.
+    async fn push(&self, policy: &Arc<Policy>) -> Result<u64, WorkerError> {
+        let cut = self.workers.set_policy(policy.clone()).await;
+        self.owed.store(cut.is_err(), Ordering::Relaxed);
+        cut.map(|cut| cut.flows)
+    }
+
+    /// Makes the workers judge by the policy in force, if one of them may not.
+    async fn repay(&self) {
+        if self.owed.load(Ordering::Relaxed) && self.push(&self.current()).await.is_ok() {
+            let hash = self.current().hash().full();
+            tracing::info!(policy = short(&hash), "every worker judges by it again");
+        }
+    }
+
+    /// With what the names of its targets mean, as far as that is known: nobody is asked.
     async fn named(&self, policy: Policy, text: &str) -> Result<Arc<Policy>, String> {
         match &self.names {
             Some(names) if !policy.names().is_empty() => {
-                names.prepare(&policy).await;
                 compile(text.into(), names.answers()).await
             }
             Some(_) | None => Ok(Arc::new(policy)),
@@ -378,7 +421,7 @@ impl PolicyKeeper {
     ) -> Result<(), Vec<String>> {
         let ended = self.store.end_pending().await;
         ended.map_err(|error| vec![error.to_string()])?;
-        *state = State::default();
+        (state.waiting, state.unwritten) = (None, None);
         (status.pending, status.unwritten) = (None, None);
         Ok(())
     }
@@ -410,14 +453,15 @@ fn made_by(actor: &Actor) -> String {
     }
 }
 
-/// Away from the thread that serves everybody else.
 async fn compile(source: Arc<str>, answers: Answers) -> Result<Arc<Policy>, String> {
-    let compiled = tokio::task::spawn_blocking(move || Policy::compile(&source, &answers)).await;
-    match compiled {
-        Ok(Ok(policy)) => Ok(Arc::new(policy)),
-        Ok(Err(errors)) => Err(errors.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
+    let compiled = aside(move || Policy::compile(&source, &answers)).await?;
+    compiled.map(Arc::new).map_err(|errors| errors.to_string())
+}
+
+/// Away from the thread that serves everybody else: ten thousand rules take a third of a second.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| error.to_string())
 }
 
 fn short(hash: &str) -> &str {

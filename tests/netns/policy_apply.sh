@@ -86,7 +86,7 @@ assert_eq "the policy in force" "$FIRST" "$(in_force)"
 stop gateway
 gateway_start
 assert_eq "the policy in force after a restart" "$FIRST" "$(in_force)"
-assert_ok "apply of the file" admin policy apply
+assert_ok "apply of the file" admin policy apply --as ana@example.com
 assert_eq "the policy in force" "$NARROW" "$(in_force)"
 
 step "history, show and diff"

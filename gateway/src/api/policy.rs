@@ -3,6 +3,7 @@
 use super::{FlowView, PolicyStatus};
 use crate::store::How;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// `POST /v1/policy/apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +47,7 @@ pub struct Force {
 }
 
 /// Answer to [`ApplyPolicy`] and [`RollBack`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// False if it was in force already.
     pub changed: bool,
@@ -66,13 +67,30 @@ pub struct Applied {
     pub policy: PolicyStatus,
 }
 
+impl fmt::Debug for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Applied")
+            .field("changed", &self.changed)
+            .field("previous", &self.previous)
+            .field("cut", &self.cut)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
 /// `POST /v1/policy/confirm`, at the gateway itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmPolicy {
     /// What `apply` printed; none: whoever asks knows that nobody came through a tunnel.
     #[serde(default)]
     pub token: Option<String>,
+}
+
+impl fmt::Debug for ConfirmPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConfirmPolicy(redacted)")
+    }
 }
 
 /// Answer to [`ConfirmPolicy`].

@@ -74,7 +74,10 @@ impl Control {
     /// As [`Control::apply_policy`]; or no such policy is kept.
     pub async fn roll_back(&self, ask: RollBack, by: &str) -> Result<Applied, Problem> {
         let status = self.policy.status();
-        if let Some(pending) = &status.pending {
+        let stuck = ask.to.is_some() && self.policy.is_stuck().await;
+        if let Some(pending) = &status.pending
+            && !stuck
+        {
             if ask
                 .to
                 .as_ref()
@@ -116,16 +119,27 @@ impl Control {
         })
     }
 
-    /// The same for a device, through its tunnel: it shows that the tunnel lives.
+    /// The same for a device, through its tunnel: it shows that the tunnel lives, and not that
+    /// any target is reached.
     ///
     /// # Errors
-    /// Nothing waits, or the token is wrong. Wrong ones are recorded; after some, none counts.
+    /// Nothing waits, the device is held, or the token is wrong. Wrong ones are recorded; after
+    /// some, none counts.
     pub async fn confirm_by(
         &self,
         device: &str,
         outer: Option<SocketAddr>,
         token: &str,
     ) -> Result<ConfirmAnswer, DeviceProblem> {
+        let stands = self.as_it_stands(device).await?.standing;
+        if let Some(obstacle) = stands.obstacle(Clock::now().wall) {
+            // It never counts as a wrong try: nothing was tried.
+            return Err(DeviceProblem::new(
+                ErrorCode::Forbidden,
+                format!("this device reaches no target: {}", obstacle.as_str()),
+                "confirm from a device that does, or at the gateway with --here",
+            ));
+        }
         let confirmed = self.policy.confirm(Some(token), Some(device)).await;
         let (outcome, reason) = match &confirmed {
             Ok(_) => (Outcome::Done, None),
@@ -226,6 +240,13 @@ impl Control {
             )
         })?;
         let who = self.who_applies(with).await?;
+        let unknown = who.is_none() && with.reason.is_none();
+        if how == How::Apply && unknown && confirm_within.is_none() {
+            return Err(Problem::refused(
+                "nobody says whose flows must live, and nothing would take the change back",
+                "write --as USER, or --confirm-within 2m; or --force --reason TEXT",
+            ));
+        }
         let guarded = self.guard(&policy, &source, who.as_ref(), with).await?;
         let change = Change {
             policy,

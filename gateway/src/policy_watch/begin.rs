@@ -1,5 +1,6 @@
 //! What a gateway starts with: the file, or what the store says.
 
+use super::change::Unwritten;
 use super::file::{self, BadPolicy};
 use crate::config::Config;
 use crate::store::{How, NewChange, Pending, Store, StoreError};
@@ -14,8 +15,20 @@ pub struct Begun {
     /// Compiled.
     pub policy: Arc<Policy>,
     pub(super) source: Arc<str>,
-    /// Waits still; or is over, and the file holds it still.
+    /// Waits still.
     pub(super) pending: Option<Pending>,
+    /// Is over, and the file holds it still.
+    pub(super) unwritten: Option<Unwritten>,
+    /// What the audit log does not know yet.
+    pub(super) unsaid: Option<Unsaid>,
+}
+
+/// A change that a start made.
+#[derive(Debug)]
+pub(super) struct Unsaid {
+    pub(super) how: How,
+    pub(super) before: String,
+    pub(super) after: String,
 }
 
 impl Begun {
@@ -74,8 +87,8 @@ pub async fn begin(config: &Config, store: &Store, now: Wall) -> Result<Begun, N
         Some(pending) => Some((pending.hash.clone(), How::Apply)),
         None => None,
     };
-    if let Some((hash, how)) = kept
-        && let Some((source, policy)) = stored(store, &hash).await?
+    if let Some((chosen, how)) = kept
+        && let Some((source, policy)) = stored(store, &chosen).await?
     {
         let by = match (how, &pending) {
             (How::Apply, Some(pending)) => pending.made_by.clone(),
@@ -83,15 +96,29 @@ pub async fn begin(config: &Config, store: &Store, now: Wall) -> Result<Begun, N
         };
         if how == How::Revert {
             tracing::warn!(
-                policy = super::short(&hash),
+                policy = super::short(&chosen),
                 "nobody confirmed the policy in time: the one before is in force"
             );
         }
-        note(store, &source, &policy, last, how, by, now).await?;
+        let noted = note(store, &source, &policy, last, how, by, now).await?;
+        let unsaid = pending.as_ref().filter(|_| noted).map(|pending| {
+            let (new, old) = (pending.hash.clone(), pending.previous.clone());
+            let (before, after) = match how {
+                How::Revert => (new, old),
+                How::Start | How::File | How::Apply | How::Rollback => (old, new),
+            };
+            Unsaid { how, before, after }
+        });
+        let (pending, unwritten) = match how {
+            How::Revert => (None, pending.map(|pending| Unwritten::new(pending, hash))),
+            How::Start | How::File | How::Apply | How::Rollback => (pending, None),
+        };
         return Ok(Begun {
             policy: Arc::new(policy),
             source: source.into(),
             pending,
+            unwritten,
+            unsaid,
         });
     }
     if pending.is_some() {
@@ -133,6 +160,8 @@ pub async fn begin(config: &Config, store: &Store, now: Wall) -> Result<Begun, N
         policy: Arc::new(policy),
         source: source.into(),
         pending: None,
+        unwritten: None,
+        unsaid: None,
     })
 }
 
@@ -144,19 +173,24 @@ pub(super) async fn stored(
     let Some((_, source)) = store.policy_source(hash).await? else {
         return Ok(None);
     };
-    match Policy::parse(&source) {
-        Ok(policy) => Ok(Some((source, policy))),
-        Err(errors) => {
+    let text = source.clone();
+    match super::aside(move || Policy::parse(&text)).await {
+        Ok(Ok(policy)) => Ok(Some((source, policy))),
+        Ok(Err(errors)) => {
             tracing::error!(
                 policy = super::short(hash),
                 "a kept policy is refused:\n{errors}"
             );
             Ok(None)
         }
+        Err(why) => {
+            tracing::error!(policy = super::short(hash), "a kept policy is lost: {why}");
+            Ok(None)
+        }
     }
 }
 
-/// A start with the policy that was in force last is no change.
+/// Whether it is a change: a start with the policy that was in force last is none.
 async fn note(
     store: &Store,
     source: &str,
@@ -165,11 +199,11 @@ async fn note(
     how: How,
     made_by: String,
     now: Wall,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let hash = policy.hash().full();
     store.keep_policy(source, &hash, now).await?;
     if last.as_ref() == Some(&hash) {
-        return Ok(());
+        return Ok(false);
     }
     let change = NewChange {
         hash,
@@ -179,5 +213,5 @@ async fn note(
         reason: None,
         cut: 0,
     };
-    store.log_policy_change(&change).await.map(|_| ())
+    store.log_policy_change(&change).await.map(|_| true)
 }

@@ -5,6 +5,7 @@
 //! its deadline: the deadline, the file, the workers, the history; and on the way back: the
 //! deadline is over, the workers, the history, the file, no deadline any more.
 
+use super::begin::Unsaid;
 use super::file;
 use super::{PolicyKeeper, State, begin, short};
 use crate::api::{PendingView, PolicyStatus};
@@ -17,7 +18,8 @@ use postern_proto::now::{Mono, Now};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ pub const CONFIRM_TRIES: u32 = 5;
 
 /// The most devices whose wrong tries are counted; further ones may not try. About 1 MiB.
 const MAX_COUNTED: usize = 8192;
+
+const NOT_IN_TIME: &str = "nobody confirmed the change in time";
 
 /// A policy that is to be put in force.
 #[derive(Debug)]
@@ -45,7 +49,6 @@ pub struct Change {
 }
 
 /// What came of a [`Change`].
-#[derive(Debug)]
 pub struct Changed {
     /// False if it was in force already.
     pub changed: bool,
@@ -55,6 +58,16 @@ pub struct Changed {
     pub cut: u64,
     /// What confirms it. Only its hash is kept.
     pub token: Option<String>,
+}
+
+impl fmt::Debug for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changed")
+            .field("changed", &self.changed)
+            .field("previous", &self.previous)
+            .field("cut", &self.cut)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why the policy in force stays.
@@ -97,6 +110,16 @@ pub(super) struct Waiting {
     due: Mono,
     /// Wrong tokens by device.
     wrong: HashMap<String, u32>,
+    /// Why it cannot be taken back although its time is over.
+    stuck: Option<String>,
+}
+
+/// A change that was taken back, and that the file holds still.
+#[derive(Clone, Debug)]
+pub(super) struct Unwritten {
+    change: Pending,
+    /// What the file held when it was taken back.
+    left: Option<String>,
 }
 
 impl PolicyKeeper {
@@ -107,10 +130,15 @@ impl PolicyKeeper {
     /// Then file and policy are as before.
     pub async fn change(&self, change: Change) -> Result<Changed, ChangeError> {
         let mut state = self.state.lock().await;
-        if let Some(waiting) = &state.waiting {
-            return Err(ChangeError::Waits(waiting.keeps_change_out()));
-        }
         let mut status = PolicyStatus::clone(&self.status.load());
+        if let Some(waiting) = &state.waiting {
+            if waiting.stuck.is_none() {
+                return Err(ChangeError::Waits(waiting.keeps_change_out()));
+            }
+            // It cannot come back; another one is the only way out.
+            self.store.end_pending().await?;
+            (state.waiting, status.pending) = (None, None);
+        }
         if let Some(taken_back) = state.unwritten.clone() {
             self.write_back(&mut state, &mut status, taken_back).await;
             if let Some(why) = &status.unwritten {
@@ -143,18 +171,20 @@ impl PolicyKeeper {
         if hash == status.hash {
             // The file may have been edited since.
             if !self.file_is(&hash) {
-                file::replace(&self.path, &change.source).map_err(unwritable)?;
+                self.replace(&change.source, &[&hash]).map_err(unwritable)?;
             }
             return Ok((0, None, false));
         }
-        let (before, before_source) = (self.current(), self.source());
+        let before_source = self.source();
+        let in_force = status.hash.clone();
+        let known = [hash.as_str(), in_force.as_str()];
         let now = Clock::now();
         let mut token = None;
         let mut waiting = None;
         if let Some(within) = change.confirm_within {
             let secret = token_text()?;
             let pending = Pending {
-                hash,
+                hash: hash.clone(),
                 previous: status.hash.clone(),
                 deadline: now.wall + within,
                 token: hash_of(&secret),
@@ -165,7 +195,7 @@ impl PolicyKeeper {
             waiting = Some(Waiting::new(pending, now.mono + within));
             token = Some(secret);
         }
-        if let Err(error) = file::replace(&self.path, &change.source) {
+        if let Err(error) = self.replace(&change.source, &known) {
             self.store.end_pending().await?;
             return Err(unwritable(error));
         }
@@ -186,11 +216,7 @@ impl PolicyKeeper {
                 Ok((cut, token, true))
             }
             Err(why) => {
-                // Some workers may judge by it already.
-                if let Err(error) = self.workers.set_policy(before).await {
-                    tracing::error!(%error, "a policy that was not put in force may be: restart");
-                }
-                file::replace(&self.path, &before_source).map_err(unwritable)?;
+                self.replace(&before_source, &known).map_err(unwritable)?;
                 self.store.end_pending().await?;
                 Err(ChangeError::NotInForce(why))
             }
@@ -209,7 +235,9 @@ impl PolicyKeeper {
     ) -> Result<PendingView, ChangeError> {
         let mut state = self.state.lock().await;
         let waiting = state.waiting.as_mut().ok_or(ChangeError::NothingWaits)?;
-        if waiting.is_due(Clock::now()) {
+        // One that cannot come back is kept by whoever stands at the gateway.
+        let kept = token.is_none() && waiting.stuck.is_some();
+        if waiting.is_due(Clock::now()) && !kept {
             return Err(ChangeError::NothingWaits);
         }
         if let Some(token) = token {
@@ -238,13 +266,28 @@ impl PolicyKeeper {
         reason: Option<String>,
     ) -> Result<(PendingView, u64), ChangeError> {
         let mut state = self.state.lock().await;
-        self.revert(&mut state, How::Rollback, made_by, reason)
-            .await
+        let done = self
+            .revert(&mut state, How::Rollback, made_by, reason)
+            .await;
+        if let (Err(error @ ChangeError::Unknown(_)), Some(waiting)) = (&done, &mut state.waiting) {
+            waiting.stuck = Some(error.to_string());
+        }
+        done
+    }
+
+    /// Whether a change is over and cannot be taken back: then another may take its place.
+    pub async fn is_stuck(&self) -> bool {
+        let state = self.state.lock().await;
+        let waiting = state.waiting.as_ref();
+        waiting.is_some_and(|waiting| waiting.stuck.is_some())
     }
 
     /// Does what time demands.
     pub(super) async fn tick(&self) {
         let mut state = self.state.lock().await;
+        if let Some(unsaid) = state.unsaid.take() {
+            self.say(unsaid).await;
+        }
         if let Some(taken_back) = state.unwritten.clone() {
             let mut status = PolicyStatus::clone(&self.status.load());
             self.write_back(&mut state, &mut status, taken_back).await;
@@ -252,6 +295,7 @@ impl PolicyKeeper {
         }
         let now = Clock::now();
         if state.waiting.as_ref().is_none_or(|one| !one.is_due(now)) {
+            self.repay().await;
             return;
         }
         let by = "gateway".to_owned();
@@ -263,16 +307,48 @@ impl PolicyKeeper {
                         outcome: Outcome::Done,
                         actor: Actor::Gateway,
                         object: self.object(),
-                        reason: Some("nobody confirmed the change in time".to_owned()),
+                        reason: Some(NOT_IN_TIME.to_owned()),
                         before: Some(json!({ "policy": was.hash })),
                         after: Some(json!({ "policy": was.previous, "flows_cut": cut })),
                     })
                     .await;
             }
             Err(error) => {
-                tracing::error!(%error, "an unconfirmed policy is still in force; it is tried again");
+                let why = error.to_string();
+                if let Some(waiting) = &mut state.waiting
+                    && waiting.stuck.as_ref() != Some(&why)
+                {
+                    tracing::error!(
+                        error = why,
+                        "an unconfirmed policy is still in force; it is tried again, until \
+                         `policy apply`, `policy rollback --to` or `policy confirm --here`"
+                    );
+                    waiting.stuck = Some(why);
+                }
             }
         }
+        self.repay().await;
+    }
+
+    /// What a start did, in the audit log.
+    async fn say(&self, done: Unsaid) {
+        let (action, reason) = match done.how {
+            How::Revert => (Action::PolicyRevert, NOT_IN_TIME),
+            How::Start | How::File | How::Apply | How::Rollback => (
+                Action::PolicyApply,
+                "the gateway stopped while it was applied",
+            ),
+        };
+        let event = AuditEvent {
+            action,
+            outcome: Outcome::Done,
+            actor: Actor::Gateway,
+            object: self.object(),
+            reason: Some(reason.to_owned()),
+            before: Some(json!({ "policy": done.before })),
+            after: Some(json!({ "policy": done.after })),
+        };
+        self.audit.record(event).await;
     }
 
     async fn revert(
@@ -298,7 +374,9 @@ impl PolicyKeeper {
         (state.waiting, status.pending) = (None, None);
         // An edit that was refused is refused no longer: it is set aside.
         (status.ok, status.errors) = (true, Vec::new());
-        self.write_back(state, &mut status, pending).await;
+        let left = file::read(&self.path).ok().map(|text| file::hash(&text));
+        let taken_back = Unwritten::new(pending, left);
+        self.write_back(state, &mut status, taken_back).await;
         self.publish(status);
         tracing::warn!(
             policy = short(&was.previous),
@@ -310,18 +388,17 @@ impl PolicyKeeper {
     }
 
     /// Makes the file hold what is in force again. Where it cannot, that is said until it can.
-    async fn write_back(&self, state: &mut State, status: &mut PolicyStatus, pending: Pending) {
-        let known = [&pending.hash, &pending.previous];
-        let text = file::read(&self.path);
-        let edited = text.is_ok_and(|text| !known.contains(&&file::hash(&text)));
-        let written = match edited.then(|| file::set_aside(&self.path)) {
-            Some(Ok(aside)) => {
-                tracing::warn!(path = %aside.display(), "an edit of the policy file is set aside");
-                file::replace(&self.path, &self.source())
-            }
-            Some(Err(error)) => Err(error),
-            None if self.file_is(&status.hash) => Ok(()),
-            None => file::replace(&self.path, &self.source()),
+    async fn write_back(
+        &self,
+        state: &mut State,
+        status: &mut PolicyStatus,
+        taken_back: Unwritten,
+    ) {
+        let known = [&taken_back.change.hash, &taken_back.change.previous];
+        let written = if self.file_is(&status.hash) {
+            Ok(())
+        } else {
+            self.replace(&self.source(), &known.map(String::as_str))
         };
         if let Err(error) = written {
             let why = file::unwritable(&self.path, &error);
@@ -329,7 +406,7 @@ impl PolicyKeeper {
                 tracing::error!("file and policy disagree: {why}");
             }
             status.unwritten = Some(why);
-            state.unwritten = Some(pending);
+            state.unwritten = Some(taken_back);
             return;
         }
         state.unwritten = None;
@@ -340,8 +417,30 @@ impl PolicyKeeper {
         }
     }
 
+    /// Writes the file. What it holds is set aside, unless it is one of the `known`.
+    fn replace(&self, text: &str, known: &[&str]) -> io::Result<()> {
+        let held = file::read(&self.path);
+        if held.is_ok_and(|held| !known.contains(&file::hash(&held).as_str()))
+            && let Some(aside) = file::set_aside(&self.path)?
+        {
+            tracing::warn!(path = %aside.display(), "an edit of the policy file is set aside");
+        }
+        file::replace(&self.path, text)
+    }
+
     fn file_is(&self, hash: &str) -> bool {
         file::read(&self.path).is_ok_and(|text| file::hash(&text) == hash)
+    }
+}
+
+impl Unwritten {
+    pub(super) fn new(change: Pending, left: Option<String>) -> Unwritten {
+        Unwritten { change, left }
+    }
+
+    /// Whether the file held this before it was taken back: it was refused then, and is now.
+    pub(super) fn was_there(&self, hash: &str) -> bool {
+        hash == self.change.hash || self.left.as_deref() == Some(hash)
     }
 }
 
@@ -351,6 +450,7 @@ impl Waiting {
             change,
             due,
             wrong: HashMap::new(),
+            stuck: None,
         }
     }
 

@@ -113,11 +113,23 @@ pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     written
 }
 
-/// Keeps an edit that is about to be overwritten, as `policy.yaml.edited`.
-pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = beside(path, "edited");
+/// Edits that are kept; further ones take the place of the last.
+const MAX_ASIDE: u32 = 100;
+
+/// Keeps an edit that is about to be overwritten, as `policy.yaml.edited`, or `.edited.2` and so
+/// on. None: it is kept already.
+pub(super) fn set_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+    let text = std::fs::read(path)?;
+    let mut aside = beside(path, "edited");
+    for number in 2..=MAX_ASIDE {
+        match std::fs::read(&aside) {
+            Ok(kept) if kept == text => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => break,
+            Ok(_) | Err(_) => aside = beside(path, &format!("edited.{number}")),
+        }
+    }
     std::fs::copy(path, &aside)?;
-    Ok(aside)
+    Ok(Some(aside))
 }
 
 /// Why a file that cannot be written cannot, and what to do.

@@ -3,6 +3,7 @@ use crate::config::Config;
 use crate::fake_worker::FakeWorker;
 use crate::init::{FIRST_POLICY, init};
 use crate::scratch::Scratch;
+use crate::store::Pending;
 use std::os::unix::fs::PermissionsExt;
 
 /// A gateway's folder with the first policy, and a keeper with a fake data plane.
@@ -328,7 +329,13 @@ async fn a_crash_leaves_the_old_policy_or_the_new_one_with_its_deadline() {
         let world = world.restart().await;
         assert_eq!(&world.in_force(), starts_with, "{text}");
         assert_eq!(world.keeper.status().pending.is_some(), waits, "{text}");
+        if text == other("edited") {
+            // The watch may look before the time does.
+            assert!(!world.keeper.reload().await.changed);
+            assert_eq!(&world.in_force(), starts_with, "an edit that was refused");
+        }
         world.keeper.tick().await;
+        assert_eq!(&world.in_force(), starts_with, "{text}");
         assert!(world.keeper.status().file_in_force, "{text}");
         let left = world.store.pending().await.expect("read");
         assert_eq!(left.is_some(), waits, "{text}");
@@ -405,4 +412,95 @@ async fn a_policy_without_tests_is_refused_where_tests_are_wanted() {
         refused.policy.errors[0].contains("require_tests"),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn a_worker_that_gives_no_answer_is_asked_until_it_does() {
+    let world = World::start().await;
+    let before = world.in_force();
+    // Neither to the new policy nor to the old one.
+    world.fake.asked().mute = 2;
+    let refused = world.apply(&other("new"), None).await;
+    assert!(matches!(refused, Err(ChangeError::NotInForce(_))));
+    assert_eq!(world.in_force(), before);
+    assert_eq!(world.file(), FIRST_POLICY);
+    let new = file::hash(&other("new"));
+    assert_eq!(world.fake.policies(), [new.clone(), before.clone()]);
+    world.keeper.tick().await;
+    world.keeper.tick().await;
+    let asked = [new, before.clone(), before];
+    assert_eq!(world.fake.policies(), asked, "once more, and no more");
+}
+
+#[tokio::test]
+async fn the_way_back_waits_for_no_worker() {
+    let world = World::start().await;
+    let before = world.in_force();
+    world.apply(&other("new"), Some(0)).await.expect("applied");
+    world.fake.asked().mute = 1;
+    world.keeper.tick().await;
+    assert_eq!(world.in_force(), before);
+    let pushed = world.fake.policies();
+    assert_eq!(pushed[1..], [before.clone(), before]);
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_come_back_can_be_kept_or_replaced() {
+    for kept in [true, false] {
+        let world = World::start().await;
+        // What it would come back to is not kept.
+        let row = Pending {
+            hash: file::hash(&other("new")),
+            previous: "0".repeat(64),
+            deadline: Clock::now().wall + Duration::from_secs(3600),
+            token: String::new(),
+            made_by: "ana".to_owned(),
+        };
+        let now = Clock::now().wall;
+        let begun = world.store.begin_pending(&row, &other("new"), now).await;
+        begun.expect("begun");
+        world.write(&other("new"));
+        let world = world.restart().await;
+        let new = world.in_force();
+        assert_eq!(new, row.hash);
+        let refused = world.keeper.take_back("ana".to_owned(), None).await;
+        assert!(matches!(refused, Err(ChangeError::Unknown(_))));
+        assert!(world.keeper.is_stuck().await);
+        if kept {
+            world.keeper.confirm(None, None).await.expect("kept");
+            assert_eq!(world.in_force(), new);
+        } else {
+            let done = world.apply(&other("newer"), None).await.expect("applied");
+            assert_eq!(done.previous, new);
+        }
+        assert!(world.keeper.status().pending.is_none());
+        assert_eq!(world.store.pending().await.expect("read"), None);
+    }
+}
+
+#[tokio::test]
+async fn an_edit_that_is_overwritten_is_set_aside_and_so_is_the_next() {
+    let world = World::start().await;
+    for (edit, new) in [("one", "a"), ("two", "b"), ("two", "c")] {
+        world.write(&other(edit));
+        world.apply(&other(new), None).await.expect("applied");
+    }
+    let aside = |ending: &str| {
+        let path = world
+            .config
+            .policy
+            .with_file_name(format!("policy.yaml.{ending}"));
+        std::fs::read_to_string(path).ok()
+    };
+    assert_eq!(aside("edited"), Some(other("one")));
+    assert_eq!(aside("edited.2"), Some(other("two")));
+    assert_eq!(aside("edited.3"), None, "it is kept already");
+}
+
+#[tokio::test]
+async fn no_token_is_in_a_log() {
+    let world = World::start().await;
+    let done = world.apply(&other("new"), Some(60)).await.expect("applied");
+    let token = done.token.clone().expect("printed once");
+    assert!(!format!("{done:?}").contains(&token));
 }

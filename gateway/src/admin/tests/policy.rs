@@ -21,6 +21,7 @@ impl World {
     async fn apply(&self, source: &str, reason: Option<&str>) -> Result<Applied, ClientError> {
         let ask = ApplyPolicy {
             source: source.to_owned(),
+            confirm_within: reason.is_none().then_some(60),
             with: Force {
                 reason: reason.map(str::to_owned),
                 ..Force::default()
@@ -68,4 +69,35 @@ async fn a_change_without_tests_is_refused_where_tests_are_wanted() {
     assert_eq!(world.control.policy.status().hash, before);
     let tested = format!("{FIRST_POLICY}# more\n");
     assert!(world.apply(&tested, None).await.expect("done").changed);
+}
+
+#[tokio::test]
+async fn nobody_applies_for_good_without_a_name() {
+    let world = World::start().await;
+    let ask = ApplyPolicy {
+        source: format!("{FIRST_POLICY}# more\n"),
+        ..ApplyPolicy::default()
+    };
+    let applied: Result<Applied, ClientError> = world.client.post("/v1/policy/apply", &ask).await;
+    let problem = refused(applied);
+    assert!(problem.help.contains("--as USER"), "{problem:?}");
+    assert!(world.fake.policies().is_empty(), "no worker heard of it");
+}
+
+#[tokio::test]
+async fn a_rollback_never_goes_to_what_was_taken_back() {
+    let world = World::start().await;
+    let before = world.control.policy.status().hash.clone();
+    let more = format!("{FIRST_POLICY}# more\n");
+    assert!(world.apply(&more, None).await.expect("waits").changed);
+    let ask = RollBack::default();
+    let back: Applied = world
+        .client
+        .post("/v1/policy/rollback", &ask)
+        .await
+        .expect("taken back");
+    assert_eq!(back.policy.hash, before);
+    let again: Result<Applied, ClientError> = world.client.post("/v1/policy/rollback", &ask).await;
+    assert!(refused(again).error.contains("no earlier policy"));
+    assert_eq!(world.control.policy.status().hash, before);
 }

@@ -120,7 +120,15 @@ impl Verb {
                     with: who.force(),
                 };
                 let applied: Applied = client.post("/v1/policy/apply", &ask).await?;
-                tell(&applied, who.to.output)
+                let code = tell(&applied, who.to.output)?;
+                if confirm_within.is_some() && !applied.changed {
+                    eprintln!(
+                        "no change waits: the watch put it in force already; apply a copy of it, \
+                         or set policy_change.watch: false"
+                    );
+                    return Ok(1);
+                }
+                Ok(code)
             }
             Verb::Confirm { token, here: _, to } => {
                 let ask = ConfirmPolicy { token };
