@@ -26,7 +26,6 @@ impl World {
                 reason: reason.map(str::to_owned),
                 ..Force::default()
             },
-            ..ApplyPolicy::default()
         };
         self.client.post("/v1/policy/apply", &ask).await
     }
