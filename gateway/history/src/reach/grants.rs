@@ -18,6 +18,7 @@ pub(super) fn ways(
     let mut ways = Vec::new();
     for entry in policy.grants() {
         let missing = policy.missing(entry.id(), who, now);
+        let live = policy.live_grants(entry.id(), who, now);
         for there in entry.to() {
             let (target, whole) = (there.target(), Place::from(&there));
             if within.is_some_and(|within| !within.overlaps(&whole)) {
@@ -46,17 +47,27 @@ pub(super) fn ways(
                     held: None,
                 }
             };
-            let lives = who.standing.grants.iter().filter(|grant| {
-                *grant.entry == *entry.name() && grant.since <= now && now < grant.until
-            });
             let before = ways.len();
-            for grant in lives {
-                if target == Some(&*grant.target) {
-                    ways.push(way(whole.clone(), Some(grant)));
-                } else if let Ok(to) = grant.target.parse::<Tuple>()
-                    && whole.overlaps(&Place::from(to))
-                {
-                    ways.push(way(Place::from(to), Some(grant)));
+            for (grant, given) in &live {
+                match given {
+                    Some(given) if given.target() == target => {
+                        ways.push(way(whole.clone(), Some(grant)));
+                    }
+                    // Of the targets in `anything`.
+                    Some(given) if !entry.to().any(|one| one.target() == given.target()) => {
+                        let to = Place::from(given);
+                        if whole.overlaps(&to) {
+                            ways.push(way(to.within(&whole), Some(grant)));
+                        }
+                    }
+                    Some(_) => {}
+                    None => {
+                        if let Ok(to) = grant.target.parse::<Tuple>()
+                            && whole.overlaps(&Place::from(to))
+                        {
+                            ways.push(way(Place::from(to), Some(grant)));
+                        }
+                    }
                 }
             }
             if ways.len() == before {
