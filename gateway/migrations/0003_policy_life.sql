@@ -43,6 +43,11 @@ CREATE TABLE facts (
     reported    INTEGER,                     -- when it reported last; nanoseconds since 1970
     fresh_until INTEGER                      -- until when that report counts; the same
 ) STRICT;
+-- A secret in every such text: the `facts` of a record tells nobody else who it was.
+CREATE TABLE facts_salt (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    salt TEXT    NOT NULL
+) STRICT;
 CREATE INDEX facts_id ON facts (id);
 CREATE INDEX facts_device ON facts (device, since);
 CREATE UNIQUE INDEX facts_now ON facts (device) WHERE until IS NULL;
@@ -78,7 +83,8 @@ CREATE TABLE grants (
     since       INTEGER,
     until       INTEGER,
     ended       INTEGER,                      -- taken back, or over
-    ended_by    TEXT                          -- none: time
+    ended_by    TEXT,                         -- none: time
+    told        INTEGER                       -- 1: the audit log tells that it lives
 ) STRICT;
 CREATE INDEX grants_device ON grants (device, asked);
 CREATE INDEX grants_open ON grants (ended) WHERE ended IS NULL;

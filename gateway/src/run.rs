@@ -96,6 +96,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     .with_inside(inside.handle())
     .with_names(names);
     control.resume_rotations().await?;
+    control.tell_untold_grants().await?;
     let control = Arc::new(control);
     let ending = attend(&control, &plane, inside, admin_socket, metrics_socket).await;
     control.remember_last().await;

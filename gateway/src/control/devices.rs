@@ -105,6 +105,10 @@ impl Control {
             .store
             .revoke_device(name, Clock::now().wall.seconds())
             .await?;
+        if let Err(error) = self.store.end_facts(name, Clock::now().wall).await {
+            // The next start ends them.
+            tracing::warn!(%error, device = name, "the facts of a revoked device do not end");
+        }
         if let Some(inside) = &self.inside {
             inside.cut(&device.record.key);
         }
@@ -121,10 +125,6 @@ impl Control {
                         gateway is restarted: restart it now";
             Problem::unable(error.to_string(), help)
         })?;
-        if let Err(error) = self.store.end_facts(name, Clock::now().wall).await {
-            // The next start ends them.
-            tracing::warn!(%error, device = name, "the facts of a revoked device do not end");
-        }
         self.devices
             .store(self.store.count_active().await?, Ordering::Relaxed);
         Ok(CutView { flows: cut.flows })

@@ -15,11 +15,13 @@ pub(crate) use decide::Decision;
 use super::Control;
 use crate::audit::{Action, Actor, AuditEvent, Object, Outcome};
 use crate::device_api::DeviceProblem;
+use crate::past::subject_of;
 use crate::store::StoredGrant;
 use crate::worker_api::DeviceRecord;
 use postern_engine::policy::Subject;
 use postern_proto::device_api::{ErrorCode, GrantView};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 /// Grants of its own that a device is shown: what is open, and the newest that are not.
 const OWN_SHOWN: u32 = 50;
@@ -60,12 +62,15 @@ fn is_own(grant: &StoredGrant, device: &str, user: Option<&str>) -> bool {
     same_user || grant.new.device == device
 }
 
-fn subject(record: DeviceRecord) -> Subject {
-    Subject {
-        user: record.user,
-        groups: record.groups,
-        device: record.name,
-        standing: record.standing,
+impl Control {
+    /// As a policy sees a device that asks from `outer`, or that was heard last from where the data
+    /// plane says.
+    fn subject(&self, record: DeviceRecord, outer: Option<SocketAddr>) -> Subject {
+        let outer = outer.map(|outer| outer.ip());
+        let outer = outer.or_else(|| self.heard_at(&record));
+        let mut who = subject_of(record);
+        who.standing.outer = outer.map(|outer| outer.to_canonical());
+        who
     }
 }
 

@@ -30,9 +30,13 @@ impl Control {
     }
 
     /// Makes the data plane judge a device by what the store says. What that ends is cut when this
-    /// returns. The caller holds [`Control::changing`](super::Control).
+    /// returns. The caller holds [`Control::changing`](super::Control). A revoked device has no
+    /// place there, and stands no way at all from then on.
     pub(super) async fn put_in_force(&self, name: &str) -> Result<(DeviceRecord, Cut), NotInForce> {
         let record = self.as_it_stands(name).await?;
+        if self.store.device(name).await?.revoked.is_some() {
+            return Ok((record, Cut::default()));
+        }
         let noted = self.store.noted(record, Clock::now().wall).await?;
         let record = noted.record().clone();
         let cut = self.workers.update_device(noted).await?;

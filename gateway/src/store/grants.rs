@@ -346,6 +346,36 @@ impl Store {
         Ok((waiting, self.time(&row, "live")?.unwrap_or(0)))
     }
 
+    /// The audit log tells of it as it stands.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn told_grant(&self, id: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE grants SET told = approved WHERE id = $1")
+            .bind(id)
+            .execute(&self.db)
+            .await
+            .map(|_| ())
+            .map_err(|e| self.failed(e))
+    }
+
+    /// Those that live, and that the audit log may not tell of.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn untold_grants(&self, now: u64) -> Result<Vec<StoredGrant>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM grants
+             WHERE ended IS NULL AND approved = 1 AND told IS NULL AND until > $1
+             ORDER BY since, rowid",
+        )
+        .bind(rows::signed(now))
+        .fetch_all(&self.db)
+        .await
+        .map_err(|e| self.failed(e))?;
+        rows.iter().map(|row| self.read_grant(row)).collect()
+    }
+
     /// Those that live, of one device or of all.
     pub(super) async fn live_grants(
         &self,

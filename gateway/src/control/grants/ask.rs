@@ -1,6 +1,6 @@
 //! What a device asks for itself.
 
-use super::{Control, OWN_SHOWN, event, is_own, policy, refused, subject, view, words};
+use super::{Control, OWN_SHOWN, event, is_own, policy, refused, view, words};
 use crate::audit::{Action, AuditEvent, Outcome};
 use crate::control::device::actor;
 use crate::device_api::DeviceProblem;
@@ -39,7 +39,7 @@ impl Control {
         let known = self.store.grant(&request.id).await.ok();
         let allowed = match &known {
             Some(known) => Ok(known.new.entry.clone()),
-            None => self.may_ask(&record, request),
+            None => self.may_ask(&record, outer, request),
         };
         let entry = match allowed {
             Ok(entry) => entry,
@@ -67,11 +67,11 @@ impl Control {
             break_glass: request.break_glass,
         };
         let (grant, is_new) = self.store.add_grant(&new, now.seconds()).await?;
-        if grant.new.break_glass {
+        let put = match grant.new.break_glass {
             // Also when it is not new: the data plane may have been out of reach then.
-            let (record, _) = self.put_in_force(name).await?;
-            self.tell_changed(&record);
-        }
+            true => Some(self.put_in_force(name).await),
+            false => None,
+        };
         drop(alone);
         if is_new {
             let line = AuditEvent {
@@ -89,7 +89,13 @@ impl Control {
                     "break-glass: access without approval"
                 );
             }
+            // It is stored, and told of whether or not it is in force yet.
             self.note(line).await;
+            self.store.told_grant(&grant.new.id).await?;
+        }
+        if let Some(put) = put {
+            let (record, _) = put?;
+            self.tell_changed(&record);
         }
         Ok(view(grant, now.seconds()))
     }
@@ -123,7 +129,7 @@ impl Control {
         let grant = self.store.grant(id).await?;
         let record = self.as_it_stands(name).await?;
         let own = is_own(&grant, name, record.user.as_deref());
-        if own || self.may_decide(record, &grant).is_ok() {
+        if own || self.may_decide(record, None, &grant).is_ok() {
             return Ok(view(grant, now));
         }
         // Whose it is is nobody else's business.
@@ -138,6 +144,7 @@ impl Control {
     fn may_ask(
         &self,
         record: &DeviceRecord,
+        outer: Option<SocketAddr>,
         request: &RequestGrant,
     ) -> Result<String, DeviceProblem> {
         let now = Clock::now().wall;
@@ -146,7 +153,7 @@ impl Control {
         }
         policy::entry(
             &self.policy.current(),
-            &subject(record.clone()),
+            &self.subject(record.clone(), outer),
             request,
             now,
         )

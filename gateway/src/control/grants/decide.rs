@@ -1,6 +1,6 @@
 //! What devices decide about each other's requests, and take back.
 
-use super::{Control, OTHERS_SHOWN, decided, event, is_own, policy, refused, subject, view, words};
+use super::{Control, OTHERS_SHOWN, decided, event, is_own, policy, refused, view, words};
 use crate::audit::{Action, Actor, AuditEvent, Outcome};
 use crate::control::device::actor;
 use crate::device_api::DeviceProblem;
@@ -76,7 +76,7 @@ impl Control {
                 "nobody decides about a request of their own, on whichever of their devices",
                 "ask somebody else; `postern withdraw ID` takes it back",
             )),
-            (false, _) => self.may_decide(record, &grant),
+            (false, _) => self.may_decide(record, outer, &grant),
         };
         if let Err(problem) = may {
             self.tell_refused(&decider, decision, id, &problem.error)
@@ -124,9 +124,11 @@ impl Control {
             Err(_) => return Err(decided(&before, now)),
         };
         let mut after = words(&grant, now);
+        let mut put = None;
         if before.state(now) == GrantState::Live || grant.approved == Some(true) {
-            let (record, cut) = self.put_in_force(&grant.new.device).await?;
-            self.tell_changed(&record);
+            put = Some(self.put_in_force(&grant.new.device).await);
+        }
+        if let Some(Ok((_, cut))) = &put {
             after["flows_cut"] = json!(cut.flows);
         }
         drop(alone);
@@ -140,7 +142,13 @@ impl Control {
                 after: Some(after),
                 ..event(decision.action(), Outcome::Done, decider.actor.clone(), id)
             };
+            // It is stored, and told of whether or not it is in force yet.
             self.note(line).await;
+            self.store.told_grant(id).await?;
+        }
+        if let Some(put) = put {
+            let (record, _) = put?;
+            self.tell_changed(&record);
         }
         Ok(view(grant, now))
     }
@@ -169,6 +177,7 @@ impl Control {
     pub(super) fn may_decide(
         &self,
         record: DeviceRecord,
+        outer: Option<SocketAddr>,
         grant: &StoredGrant,
     ) -> Result<(), DeviceProblem> {
         let now = Clock::now().wall;
@@ -183,7 +192,7 @@ impl Control {
         }
         match policy::may_approve(
             &self.policy.current(),
-            &subject(record),
+            &self.subject(record, outer),
             &grant.new.entry,
             now,
         ) {
@@ -204,7 +213,7 @@ impl Control {
         if record.user.is_none() || reaches_nothing(&record.standing, now).is_some() {
             return Ok(Default::default());
         }
-        let (policy, who) = (self.policy.current(), subject(record));
+        let (policy, who) = (self.policy.current(), self.subject(record, None));
         let mut may = BTreeMap::new();
         let (mut shown, mut left_out) = (Vec::new(), 0);
         for grant in self.store.grants(false).await? {
@@ -249,8 +258,13 @@ impl Control {
                 again,
             ));
         }
-        policy::still(&self.policy.current(), &subject(record), grant, now)
-            .map_err(|why| refused(why, again))
+        policy::still(
+            &self.policy.current(),
+            &self.subject(record, None),
+            grant,
+            now,
+        )
+        .map_err(|why| refused(why, again))
     }
 }
 

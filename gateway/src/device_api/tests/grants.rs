@@ -292,3 +292,81 @@ async fn what_changed_meanwhile_counts_when_it_is_approved() {
     let (_, late) = world.post(LEAD, &approve(ONE), json!({})).await;
     assert_eq!(late["code"], "grant-refused", "an approver no more: {late}");
 }
+
+#[tokio::test]
+async fn what_was_stored_and_not_told_of_is_told_at_the_next_start_and_once() {
+    let world = world().await;
+    let mut asked = wish(TWO, "lab");
+    asked["break_glass"] = json!(true);
+    world.post(BO, "/v1/grants", asked).await;
+    let lines = |action: &str| {
+        let all = world.audited();
+        all.iter().filter(|line| line["action"] == action).count()
+    };
+    world.control.tell_untold_grants().await.expect("read");
+    assert_eq!(lines("break-glass"), 1, "it was told");
+
+    // As if the program had died between the store and the log.
+    world.post(BO, "/v1/grants", wish(ONE, "nodes")).await;
+    let now = Clock::now().wall.seconds();
+    let approved = world
+        .control
+        .store
+        .approve_grant(ONE, "lea", None, now)
+        .await;
+    approved.expect("stored").expect("it waited");
+    for _ in 0..2 {
+        world.control.tell_untold_grants().await.expect("read");
+        assert_eq!(lines("grant-approve"), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_asks_for_a_place_is_for_who_is_there() {
+    let world = world().await;
+    for (place, status) in [("203.0.113.0/24", 403), ("198.51.100.0/24", 200)] {
+        let from = format!("from: {{ groups: [staff], outer: [{place}] }}");
+        let source = WITH_GRANTS.replace("from: { groups: [staff] }", &from);
+        std::fs::write(&world.config.policy, source).expect("written");
+        world.control.policy.reload().await;
+        let (got, body) = world.post(BO, "/v1/grants", wish(ONE, "nodes")).await;
+        assert_eq!(got, status, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_device_stands_no_way_whatever_comes_later() {
+    let world = world().await;
+    let mut asked = wish(TWO, "lab");
+    asked["break_glass"] = json!(true);
+    world.post(BO, "/v1/grants", asked).await;
+    let store = &world.control.store;
+    let at = || Clock::now().wall;
+    assert!(
+        store
+            .facts_at("bo-laptop", at())
+            .await
+            .expect("read")
+            .is_some()
+    );
+    world
+        .control
+        .revoke_device("bo-laptop")
+        .await
+        .expect("revoked");
+    let by = DecideAs {
+        user: Some("lea".to_owned()),
+        ..DecideAs::default()
+    };
+    let ended = world.control.decide_grant_as(None, TWO, Decision::End, &by);
+    ended.await.expect("ended");
+    assert!(
+        store
+            .facts_at("bo-laptop", at())
+            .await
+            .expect("read")
+            .is_none()
+    );
+    let lines = world.audited();
+    assert!(lines.iter().any(|line| line["action"] == "grant-revoke"));
+}
