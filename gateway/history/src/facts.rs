@@ -30,6 +30,8 @@ pub struct BadFacts(#[from] serde_json::Error);
 #[serde(deny_unknown_fields)]
 struct Content {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    salt: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     device: String,
     groups: Vec<String>,
@@ -99,8 +101,20 @@ impl FactsText {
     /// that itself, nor when it reported last.
     #[must_use]
     pub fn of(who: &Subject) -> FactsText {
+        FactsText::with(who, None)
+    }
+
+    /// The same with a secret of the store in the text: whoever has the records alone cannot guess
+    /// from the name who somebody is.
+    #[must_use]
+    pub fn salted(who: &Subject, salt: &str) -> FactsText {
+        FactsText::with(who, Some(salt.to_owned()))
+    }
+
+    fn with(who: &Subject, salt: Option<String>) -> FactsText {
         let standing = &who.standing;
         let content = Content {
+            salt,
             user: who.user.clone(),
             device: who.device.clone(),
             groups: who.groups.clone(),
@@ -286,6 +300,11 @@ mod tests {
         let written = FactsText::of(&who);
         let mut read = FactsText::read(&written.text, Some((Wall(1), Wall(2)))).expect("readable");
         assert_eq!(read.standing.facts.take(), Some(written.id));
+        assert_eq!(read, who);
+        let salted = FactsText::salted(&who, "a secret");
+        assert_ne!(salted.id, FactsText::of(&who).id);
+        let mut read = FactsText::read(&salted.text, Some((Wall(1), Wall(2)))).expect("readable");
+        assert_eq!(read.standing.facts.take(), Some(salted.id));
         assert_eq!(read, who);
     }
 }

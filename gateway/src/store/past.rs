@@ -1,7 +1,7 @@
 //! How devices stood, from when until when. Nothing goes to a worker that is not noted here first,
 //! so the `facts` of every record finds what its verdict rested on.
 
-use super::{Store, StoreError, rows};
+use super::{Store, StoreError, random_name, rows};
 use crate::worker_api::DeviceRecord;
 use postern_engine::policy::Subject;
 use postern_history::facts::{BadFacts, FactsText};
@@ -214,12 +214,13 @@ impl Store {
         before: Option<Now>,
         now: Wall,
     ) -> Result<Arc<str>, StoreError> {
-        let facts = FactsText::of(&Subject {
+        let who = Subject {
             user: device.user.clone(),
             groups: device.groups.clone(),
             device: device.name.clone(),
             standing: device.standing.clone(),
-        });
+        };
+        let facts = FactsText::salted(&who, &self.salt(tx).await?);
         let reported = device.standing.reported.as_ref();
         let times = reported.map(|one| (rows::signed(one.at.0), rows::signed(one.fresh_until.0)));
         if let Some(before) = before {
@@ -264,6 +265,24 @@ impl Store {
         .await
         .map_err(|e| self.failed(e))?;
         Ok(facts.id)
+    }
+
+    /// Random, made at first use.
+    async fn salt(&self, tx: &mut Transaction<'static, Sqlite>) -> Result<String, StoreError> {
+        let known = sqlx::query("SELECT salt FROM facts_salt")
+            .fetch_optional(&mut **tx)
+            .await
+            .map_err(|e| self.failed(e))?;
+        if let Some(row) = known {
+            return self.column(&row, "salt");
+        }
+        let salt = random_name::<26>()?;
+        sqlx::query("INSERT INTO facts_salt (one, salt) VALUES (1, $1)")
+            .bind(&salt)
+            .execute(&mut **tx)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(salt)
     }
 
     async fn end(
