@@ -8,7 +8,7 @@ mod tally;
 
 use crate::attempt::{Attempt, State};
 use crate::past::{Past, Stood, WITHIN};
-use postern_engine::policy::{Condition, Policy, PolicyHash, Tuple, Verdict};
+use postern_engine::policy::{Condition, Mode, Policy, PolicyHash, RuleView, Tuple, Verdict};
 use postern_proto::now::Wall;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -224,7 +224,11 @@ impl<'p> Replay<'p> {
     fn judge(&mut self, attempt: &Attempt, to: &Tuple, stood: &Arc<Stood>, count: u64) {
         let (verdict, at) = verdict_of(self.policy, stood, to, attempt);
         let kind = match (attempt.allow, verdict.allows()) {
-            (true, false) if !stood.exact && rests_on_the_unknown(self.policy, stood, to, at) => {
+            (true, false)
+                if !stood.exact
+                    && (rests_on_the_unknown(self.policy, stood, to, at)
+                        || the_same_rule_may_hold(self.policy, stood, to, attempt)) =>
+            {
                 let unknown = &mut self.plan.not_judged.unknown;
                 *unknown = unknown.saturating_add(count);
                 return;
@@ -333,6 +337,35 @@ fn rests_on_the_unknown(policy: &Policy, stood: &Stood, to: &Tuple, at: Wall) ->
             | Condition::Address => false,
         }
     })
+}
+
+/// The rule that allowed it is there still, leads there, and asks for something that a record
+/// without facts does not say: another one may be nearer and yet this one would allow it.
+fn the_same_rule_may_hold(policy: &Policy, stood: &Stood, to: &Tuple, attempt: &Attempt) -> bool {
+    let same = |rule: &RuleView<'_>| {
+        rule.allows() && rule.mode() == Mode::Enforce && rule.name() == attempt.rule
+    };
+    let Some(rule) = policy.rules().find(same) else {
+        return false;
+    };
+    let asked = rule.who();
+    let who = &stood.who;
+    let hidden = |name: Option<&str>| name.is_none_or(|name| name.starts_with(PSEUDONYM));
+    let in_a_group =
+        asked.groups.is_empty() || who.groups.iter().any(|one| asked.groups.contains(&&**one));
+    let unknown = !asked.posture.is_empty()
+        || !asked.labels.is_empty()
+        || !asked.amr.is_empty()
+        || !asked.acr.is_empty()
+        || !asked.outer.is_empty() && who.standing.outer.is_none()
+        || !asked.users.is_empty() && hidden(who.user.as_deref())
+        || !asked.devices.is_empty()
+            && hidden(
+                Some(&who.device)
+                    .filter(|name| !name.is_empty())
+                    .map(|name| &**name),
+            );
+    unknown && in_a_group && rule.to().any(|at| at.holds(to))
 }
 
 #[cfg(test)]

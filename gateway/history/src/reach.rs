@@ -163,12 +163,13 @@ pub fn who_can(policy: &Policy, subjects: &[Subject], to: &Place, now: Wall) -> 
             Some(tuple) => vec![judged(policy, who, &tuple, now)],
             None => ways(policy, who, Some(to), now),
         };
-        let before = answer.rows.len();
+        let mut never = true;
         for mut way in ways {
             way.hold(held);
             if way.access == Access::Never {
                 continue;
             }
+            never = false;
             if answer.rows.len() == MAX_ROWS {
                 answer.more += 1;
                 continue;
@@ -179,7 +180,7 @@ pub fn who_can(policy: &Policy, subjects: &[Subject], to: &Place, now: Wall) -> 
                 way,
             });
         }
-        answer.never += usize::from(answer.rows.len() == before && answer.more == 0);
+        answer.never += usize::from(never);
     }
     answer.rows.sort_by(|a, b| a.order().cmp(&b.order()));
     answer

@@ -49,6 +49,10 @@ pub struct Suggestion {
     /// What was gone through.
     #[serde(flatten)]
     pub gathered: Gathered,
+    /// Why the policy does not compile, which is for its size: every rule is as it was where that
+    /// is shorter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// Attempts by what is made of them.
@@ -157,6 +161,7 @@ impl<'p> Suggest<'p> {
         let Some(tree) = Tree::read(source) else {
             return Suggestion::default();
         };
+        let targets = tree.get("targets");
         let mut rules = Vec::new();
         let mut written = Vec::new();
         let texts = tree.get("rules").map(Tree::items).unwrap_or_default();
@@ -173,23 +178,46 @@ impl<'p> Suggest<'p> {
                 used: used.to.len(),
             });
             if kept {
-                let rule = if narrows {
-                    narrowed(&view, text, used, tree.get("targets"))
-                } else {
-                    text.clone()
-                };
-                written.push((rule, narrows));
+                written.push(Written::new(&view, text, used, narrows, targets));
             }
         }
         let mut suggestion = Suggestion {
             policy: String::new(),
             rules,
             gathered: self.gathered,
+            fault: None,
         };
-        let text = |tests: &[Tree]| compose(&tree, &written, &suggestion, &self, tests);
-        let tests = test::that_hold(&self.policy_tests(&tree), answers, text);
-        let policy = text(&tests);
+        let text = |written: &[Written<'_>], tests: &[Tree]| {
+            compose(&tree, written, &suggestion, &self, tests)
+        };
+        // Many addresses and names where there was one prefix and everybody may be too much.
+        let fault = loop {
+            match Policy::compile(&text(&written, &[]), answers) {
+                Ok(_) => break None,
+                Err(errors) if !widen(&mut written) => break Some(errors.to_string()),
+                Err(_) => {}
+            }
+        };
+        let rule_names = written.iter().filter_map(|one| one.rule.get("name"));
+        let grants = tree.get("grants").map(Tree::items).unwrap_or_default();
+        let grant_names = grants.iter().filter_map(|grant| grant.get("name"));
+        let names: BTreeSet<&str> = rule_names
+            .chain(grant_names)
+            .filter_map(Tree::text)
+            .chain(["default"])
+            .collect();
+        let known = |test: &&Tree| {
+            let rule = test.get("rule").and_then(Tree::text);
+            rule.is_none_or(|rule| names.contains(rule))
+        };
+        let own = tree.get("tests").map(Tree::items).unwrap_or_default();
+        let own: Vec<Tree> = own.iter().filter(known).cloned().collect();
+        let tests = test::that_hold(&own, &self.policy_tests(&tree), answers, |tests| {
+            text(&written, tests)
+        });
+        let policy = text(&written, &tests);
         suggestion.policy = policy;
+        suggestion.fault = fault;
         suggestion
     }
 
@@ -202,6 +230,63 @@ impl<'p> Suggest<'p> {
         });
         tests.take(test::MAX_TESTS).collect()
     }
+}
+
+/// A rule of the suggestion.
+struct Written<'t> {
+    rule: Tree,
+    narrows: bool,
+    /// As it stood.
+    before: &'t Tree,
+}
+
+impl<'t> Written<'t> {
+    fn new(
+        view: &RuleView<'_>,
+        before: &'t Tree,
+        used: &Use,
+        narrows: bool,
+        targets: Option<&Tree>,
+    ) -> Written<'t> {
+        let rule = if narrows {
+            narrowed(view, before, used, targets)
+        } else {
+            before.clone()
+        };
+        Written {
+            rule,
+            narrows,
+            before,
+        }
+    }
+
+    /// How much longer than before a field is.
+    fn grown(&self, field: &str) -> usize {
+        let length = |rule: &Tree| rule.get(field).map_or(0, |value| value.to_string().len());
+        length(&self.rule).saturating_sub(length(self.before))
+    }
+
+    fn restore(&mut self, field: &str) {
+        let (Tree::Map(entries), Some(before)) = (&mut self.rule, self.before.get(field)) else {
+            return;
+        };
+        for (_, value) in entries.iter_mut().filter(|(key, _)| key == field) {
+            *value = before.clone();
+        }
+    }
+}
+
+/// Gives the rule whose `to` grew most its own back; where none grew, the same of `from`. False if
+/// nothing grew.
+fn widen(written: &mut [Written<'_>]) -> bool {
+    for field in ["to", "from"] {
+        let most = written.iter_mut().max_by_key(|one| one.grown(field));
+        if let Some(most) = most.filter(|one| one.grown(field) > 0) {
+            most.restore(field);
+            return true;
+        }
+    }
+    false
 }
 
 /// The same rule for those who used it, to where they went.
@@ -224,7 +309,7 @@ fn narrowed(view: &RuleView<'_>, text: &Tree, used: &Use, targets: Option<&Tree>
 /// The text of the suggestion.
 fn compose(
     source: &Tree,
-    rules: &[(Tree, bool)],
+    rules: &[Written<'_>],
     suggestion: &Suggestion,
     from: &Suggest<'_>,
     tests: &[Tree],
@@ -267,7 +352,10 @@ fn compose(
         }
     }
     if !tests.is_empty() {
-        text.push_str("\n# Somebody's use of each rule.\ntests:\n");
+        text.push_str(match source.get("tests") {
+            Some(_) => "\n# Tests of before that pass, then somebody's use of each rule.\ntests:\n",
+            None => "\n# Somebody's use of each rule.\ntests:\n",
+        });
         for test in tests {
             let _ = writeln!(text, "  - {test}");
         }
@@ -286,7 +374,7 @@ fn write_section<'t>(
     }
 }
 
-fn write_rules(text: &mut String, rules: &[(Tree, bool)], suggestion: &Suggestion) {
+fn write_rules(text: &mut String, rules: &[Written<'_>], suggestion: &Suggestion) {
     let by_name: BTreeMap<&str, &RuleUse> = suggestion
         .rules
         .iter()
@@ -296,12 +384,9 @@ fn write_rules(text: &mut String, rules: &[(Tree, bool)], suggestion: &Suggestio
     if rules.is_empty() {
         let _ = writeln!(text, "{NOTHING}");
     }
-    for (rule, narrowed) in rules {
+    for Written { rule, narrows, .. } in rules {
         let name = rule.get("name").and_then(Tree::text);
-        if let Some(used) = name
-            .and_then(|name| by_name.get(name))
-            .filter(|_| *narrowed)
-        {
+        if let Some(used) = name.and_then(|name| by_name.get(name)).filter(|_| *narrows) {
             let _ = writeln!(
                 text,
                 "  # {} attempts by {} users, the last {}; {} of the {} addresses and ports it had",
@@ -328,14 +413,9 @@ fn write_rules(text: &mut String, rules: &[(Tree, bool)], suggestion: &Suggestio
 
 /// Targets that a rule or a grant names still, and those that were used: their names stand in
 /// records, and what devices send to the gateway comes from them.
-fn needed(
-    source: &Tree,
-    rules: &[(Tree, bool)],
-    uses: &[Use],
-    policy: &Policy,
-) -> BTreeSet<String> {
+fn needed(source: &Tree, rules: &[Written<'_>], uses: &[Use], policy: &Policy) -> BTreeSet<String> {
     let grants = source.get("grants").map(Tree::items).unwrap_or_default();
-    let named = rules.iter().map(|(rule, _)| rule).chain(grants);
+    let named = rules.iter().map(|one| &one.rule).chain(grants);
     let named = named.filter_map(|one| one.get("to"));
     let named = named.flat_map(|to| to.items().iter().chain([to]));
     let named = named.filter_map(Tree::text).map(str::to_owned);

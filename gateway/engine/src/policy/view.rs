@@ -209,6 +209,12 @@ impl<'p> DestinationView<'p> {
         self.destination.literal()
     }
 
+    /// The prefixes as the file has them, and what its names mean.
+    #[must_use]
+    pub fn meant(&self) -> &'p [IpNet] {
+        self.destination.addresses.written()
+    }
+
     /// The host names as the file has them, in lower case.
     #[must_use]
     pub fn names(&self) -> &'p [String] {

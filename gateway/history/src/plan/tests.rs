@@ -280,6 +280,32 @@ fn facts_are_those_of_the_time() {
 }
 
 #[test]
+fn what_the_same_rule_asks_may_have_held() {
+    let (old, ana) = (policy(OLD), ana());
+    let bare = Attempt {
+        facts: None,
+        ..record(&old, &ana, "192.0.2.33:22/tcp", T)
+    };
+    // The nearest rule lacks a group alone, which is known.
+    let nearer = "  - { name: nearer, action: allow, from: { groups: [ops] }, to: { addresses: [192.0.2.33], ports: [22/tcp] } }\n";
+    let asks = |from: &str| {
+        let text = OLD.replace("from: { groups: [sre] }", from);
+        let text = text.replacen("rules:\n", &format!("rules:\n{nearer}"), 1);
+        replay(&policy(&text), Vec::new(), std::slice::from_ref(&bare))
+    };
+    let plan = asks("from: { groups: [sre], labels: [team=infra], amr: [mfa] }");
+    assert_eq!(
+        (plan.not_judged.unknown, plan.newly_denied.attempts),
+        (1, 0)
+    );
+    let plan = asks("from: { groups: [leads], labels: [team=infra], amr: [mfa] }");
+    assert_eq!(
+        (plan.not_judged.unknown, plan.newly_denied.attempts),
+        (0, 1)
+    );
+}
+
+#[test]
 fn a_login_is_known_from_the_record_alone() {
     let text = OLD.replace(
         "from: { groups: [sre] }",

@@ -168,3 +168,23 @@ proptest! {
         prop_assert_eq!(can.rows.iter().any(|row| row.way.access == Access::Allow), allowed);
     }
 }
+
+#[test]
+fn who_finds_no_room_is_not_counted_among_those_who_cannot() {
+    let policy = Policy::parse(
+        "{ version: 1, rules: [{ name: ana, action: allow, from: { users: [ana] }, to: anything }] }",
+    )
+    .expect("a policy");
+    let to = Place::from("192.0.2.1:22/tcp".parse::<Tuple>().expect("a tuple"));
+    let named = |user: &str| Subject {
+        user: Some(user.to_owned()),
+        ..Subject::default()
+    };
+    let mut subjects = vec![named("ana"); MAX_ROWS + 2];
+    subjects.push(named("bob"));
+    let found = who_can(&policy, &subjects, &to, NOW);
+    assert_eq!(
+        (found.rows.len(), found.more, found.never),
+        (MAX_ROWS, 2, 1)
+    );
+}

@@ -104,10 +104,11 @@ const PLAIN: [&str; 8] = [
     "rule",
 ];
 
-/// Those of `tests` with which `text` makes a policy, and which pass. Facts that no test can state
-/// make some of them fail.
+/// Those of `own` and `made` with which `text` makes a policy, and which pass. Facts that no test
+/// can state make some of those made fail; what is allowed no more, some of the policy's own.
 pub(super) fn that_hold(
-    tests: &[Tree],
+    own: &[Tree],
+    made: &[Tree],
     answers: &Answers,
     text: impl Fn(&[Tree]) -> String,
 ) -> Vec<Tree> {
@@ -116,9 +117,15 @@ pub(super) fn that_hold(
             .iter()
             .all(|(field, _)| PLAIN.contains(&&**field))
     };
-    let plain: Vec<Tree> = tests.iter().filter(plain).cloned().collect();
-    for tests in [tests, &plain] {
-        if let Ok(policy) = Policy::compile(&text(tests), answers) {
+    let plain: Vec<Tree> = made.iter().filter(plain).cloned().collect();
+    for tests in [
+        [own, made].concat(),
+        [own, &plain].concat(),
+        own.to_vec(),
+        made.to_vec(),
+        plain,
+    ] {
+        if let Ok(policy) = Policy::compile(&text(&tests), answers) {
             let outcomes = policy.run_tests().into_iter();
             let held = tests.iter().zip(outcomes).filter(|(_, test)| test.passed);
             return held.map(|(test, _)| test.clone()).collect();

@@ -281,3 +281,83 @@ proptest! {
         prop_assert_eq!(plan.by_another_rule, 0, "{}", &found.policy);
     }
 }
+
+#[test]
+fn names_in_a_rule_stay_names() {
+    let text = "
+version: 1
+rules:
+  - name: api
+    action: allow
+    from: anyone
+    to:
+      - { names: [API.example.com], ports: [443/tcp, 80/tcp] }
+      - { addresses: [192.0.2.0/24], ports: [22/tcp] }
+";
+    let answers = Answers::from([(
+        "api.example.com".to_owned(),
+        vec!["198.51.100.7".parse().expect("an address")],
+    )]);
+    let policy = Policy::compile(text, &answers).expect("a policy");
+    let ana = who("ana", &[]);
+    let mut suggest = Suggest::new(&policy, Past::new([row(&ana)]), Wall(0));
+    for to in ["198.51.100.7:443/tcp", "192.0.2.9:22/tcp"] {
+        suggest.attempt(&used(&policy, &ana, to));
+    }
+    let found = suggest.finish(text, &answers);
+    let to = "to: [{ names: [API.example.com], ports: [443/tcp, 80/tcp] }, { addresses: [192.0.2.9], ports: [22/tcp] }]";
+    assert!(found.policy.contains(to), "{}", found.policy);
+    assert_eq!((found.rules[0].used, found.rules[0].width), (2, 2 + 256));
+}
+
+#[test]
+fn own_tests_that_still_pass_stay() {
+    let own = "
+tests:
+  - { user: eve, to: \"192.0.2.33:22/tcp\", expect: deny, rule: default }
+  - { user: ana, groups: [sre], to: \"192.0.2.33:22/tcp\", expect: allow, rule: ssh }
+  - { user: ana, groups: [sre], to: \"192.0.2.34:22/tcp\", expect: allow }
+  - { user: zoe, to: \"192.0.2.65:22/tcp\", expect: allow, rule: \"one: that # nobody uses\" }
+";
+    let text = format!("{POLICY}{own}");
+    let ana = who("ana", &["sre"]);
+    let attempts = [used(&policy(&text), &ana, "192.0.2.33:22/tcp")];
+    let found = suggest(&text, &[row(&ana)], &attempts).policy;
+    let (_, tests) = found.split_once("\ntests:\n").expect("tests");
+    let lines: Vec<&str> = tests.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "  - { user: eve, to: \"192.0.2.33:22/tcp\", expect: deny, rule: default }",
+            "  - { user: ana, groups: [sre], to: \"192.0.2.33:22/tcp\", expect: allow, rule: ssh }",
+            "  - { user: ana, groups: [sre], device: ana-device, to: \"192.0.2.33:22/tcp\", expect: allow, rule: ssh }",
+        ]
+    );
+}
+
+#[test]
+fn what_would_be_too_large_stays_as_it_was() {
+    let text = "
+version: 1
+rules:
+  - { name: wide, action: allow, from: anyone, to: { addresses: [10.0.0.0/16], ports: [22/tcp] } }
+  - { name: small, action: allow, from: anyone, to: { addresses: [192.0.2.0/24], ports: [22/tcp] } }
+";
+    let old = policy(text);
+    let people: Vec<Subject> = (0..110).map(|n| who(&format!("u{n}"), &[])).collect();
+    let rows: Vec<Row> = people.iter().map(row).collect();
+    // No two of these make a prefix.
+    let places = (0..9_900u16).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + 2 * u32::from(n)));
+    let attempts: Vec<Attempt> = places
+        .zip(people.iter().cycle())
+        .map(|(to, who)| used(&old, who, &format!("{to}:22/tcp")))
+        .chain([used(&old, &people[0], "192.0.2.9:22/tcp")])
+        .collect();
+    let found = suggest(text, &rows, &attempts);
+    assert_eq!(found.fault, None);
+    policy(&found.policy);
+    let has = |line: &str| found.policy.contains(line);
+    assert!(has("to: { addresses: [10.0.0.0/16], ports: [22/tcp] }"));
+    assert!(has("from: { users: [u0, u1, u10,"));
+    assert!(has("to: [{ addresses: [192.0.2.9], ports: [22/tcp] }]"));
+}

@@ -34,6 +34,11 @@ pub(super) fn narrowed(
             Some(name) if has_names(name) || is_all(&at, &here) => {
                 items.push(Tree::Text(name.to_owned()));
             }
+            None if !at.names().is_empty() => match as_written(value, &at) {
+                Some(item) if items.contains(item) => {}
+                Some(item) => items.push(item.clone()),
+                None => return value.clone(),
+            },
             Some(_) | None => items.extend(parts(&here)),
         }
     }
@@ -44,8 +49,28 @@ pub(super) fn narrowed(
     Tree::List(items)
 }
 
+/// What stands in the rule itself, with its names.
+fn as_written<'t>(value: &'t Tree, at: &DestinationView<'_>) -> Option<&'t Tree> {
+    let named = |item: &&Tree| {
+        let names = item.get("names").map(Tree::items).unwrap_or_default();
+        let names = names.iter().filter_map(Tree::text);
+        let names: BTreeSet<String> = names.map(plain_name).collect();
+        let ports = item.get("ports").map(Tree::items).unwrap_or_default();
+        let ports = ports.iter().filter_map(Tree::text);
+        let has = |port: &str| at.ports().any(|range| range.to_string() == port);
+        names.iter().eq(at.names())
+            && (ports.clone().all(has) || at.ports().count() != ports.count())
+    };
+    value.items().iter().chain([value]).find(named)
+}
+
+fn plain_name(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// With what its names mean.
 fn width_of(at: &DestinationView<'_>) -> u128 {
-    let nets = IpNet::aggregate(&at.addresses().to_vec());
+    let nets = IpNet::aggregate(&at.meant().to_vec());
     let addresses = nets.iter().map(|net| {
         let free = u32::from(net.max_prefix_len() - net.prefix_len());
         1_u128.checked_shl(free).unwrap_or(u128::MAX)
