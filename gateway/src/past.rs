@@ -4,11 +4,13 @@
 //! | module | what it knows |
 //! |---|---|
 //! | `records` | single records, and where devices were on the Internet |
+//! | `meant` | what names of targets meant |
 //! | `judged` | a record judged again with what it rested on |
 //! | `report` | who could and who did |
 //! | `rule_text` | a rule as the file had it |
 
 mod judged;
+mod meant;
 mod records;
 mod report;
 mod rule_text;
@@ -18,9 +20,9 @@ pub use records::{Found, Key, Recorded, find, outer_at, outers_at};
 pub use report::{MAX_USES, Report, Use, place_of, report};
 
 use crate::problem::Problem;
-use crate::store::{FactsRow, PolicyChange, Store};
+use crate::store::{FactsRow, MAX_ANSWERS, PolicyChange, Store};
 use crate::worker_api::DeviceRecord;
-use postern_engine::policy::{Answers, Policy, Subject};
+use postern_engine::policy::{Policy, Subject};
 use postern_proto::now::Wall;
 
 /// A policy, and when it was in force.
@@ -34,6 +36,28 @@ pub struct PolicyThen {
     pub since: Option<Wall>,
     /// Until another came; none: still.
     pub until: Option<Wall>,
+    /// Names of its targets of which is not known any more what they meant: it has them mean
+    /// nothing.
+    pub forgotten: Vec<String>,
+}
+
+impl PolicyThen {
+    /// For an answer that may be wrong without what its names meant.
+    ///
+    /// # Errors
+    /// What one of them meant is not known any more.
+    pub fn known(&self) -> Result<(), Problem> {
+        if self.forgotten.is_empty() {
+            return Ok(());
+        }
+        Err(Problem::absent(
+            format!(
+                "what {} meant then is not known any more",
+                self.forgotten.join(", ")
+            ),
+            format!("the last {MAX_ANSWERS} answers of a name are kept"),
+        ))
+    }
 }
 
 /// Somebody, and when they stood so.
@@ -83,12 +107,10 @@ pub async fn policy_at(store: &Store, at: Wall) -> Result<PolicyThen, Problem> {
         .filter(|one| place(one) > place(then))
         .map(|one| one.change.at)
         .min();
-    let (policy, source) = compiled(store, hash, at).await?;
     Ok(PolicyThen {
-        policy,
-        source,
         since,
         until,
+        ..policy_of(store, hash, at).await?
     })
 }
 
@@ -97,13 +119,19 @@ pub async fn policy_at(store: &Store, at: Wall) -> Result<PolicyThen, Problem> {
 /// # Errors
 /// It is not kept any more.
 pub async fn policy_of(store: &Store, hash: &str, at: Wall) -> Result<PolicyThen, Problem> {
-    let (policy, source) = compiled(store, hash, at).await?;
-    Ok(PolicyThen {
-        policy,
-        source,
-        since: None,
-        until: None,
-    })
+    let Some((_, source)) = store.policy_source(hash).await? else {
+        return Err(Problem::absent(
+            format!("policy {} is not kept", hash.get(..12).unwrap_or(hash)),
+            "policies are kept as long as a record rests on them",
+        ));
+    };
+    let policy = Policy::compile(&source, &store.names_at(at).await?).map_err(|errors| {
+        Problem::unable(
+            format!("policy {hash} does not compile any more:\n{errors}"),
+            "ask with the version of postern-gateway that it was written for",
+        )
+    })?;
+    then_of(store, policy, source, at).await
 }
 
 /// A policy from elsewhere, with what its names meant at `at`.
@@ -111,36 +139,24 @@ pub async fn policy_of(store: &Store, hash: &str, at: Wall) -> Result<PolicyThen
 /// # Errors
 /// It has faults.
 pub async fn policy_from(store: &Store, source: String, at: Wall) -> Result<PolicyThen, Problem> {
-    let answers = answers_at(store, at).await?;
-    let policy = Policy::compile(&source, &answers)
+    let policy = Policy::compile(&source, &store.names_at(at).await?)
         .map_err(|errors| Problem::refused(errors.to_string(), "`policy check` says all of it"))?;
+    then_of(store, policy, source, at).await
+}
+
+async fn then_of(
+    store: &Store,
+    policy: Policy,
+    source: String,
+    at: Wall,
+) -> Result<PolicyThen, Problem> {
     Ok(PolicyThen {
+        forgotten: meant::forgotten(store, &policy, at).await?,
         policy,
         source,
         since: None,
         until: None,
     })
-}
-
-async fn compiled(store: &Store, hash: &str, at: Wall) -> Result<(Policy, String), Problem> {
-    let Some((_, source)) = store.policy_source(hash).await? else {
-        return Err(Problem::absent(
-            format!("policy {} is not kept", hash.get(..12).unwrap_or(hash)),
-            "policies are kept as long as a record rests on them",
-        ));
-    };
-    let answers = answers_at(store, at).await?;
-    let policy = Policy::compile(&source, &answers).map_err(|errors| {
-        Problem::unable(
-            format!("policy {hash} does not compile any more:\n{errors}"),
-            "ask with the version of postern-gateway that it was written for",
-        )
-    })?;
-    Ok((policy, source))
-}
-
-async fn answers_at(store: &Store, at: Wall) -> Result<Answers, Problem> {
-    Ok(store.names_at(at).await?)
 }
 
 /// How a device stood at `at`.

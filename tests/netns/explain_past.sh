@@ -119,6 +119,6 @@ db.commit()
 PY
 status=0
 OUT=$(admin flows explain $flow 2>&1) || status=$?
-assert_eq "the exit code" 2 "$status"
+assert_eq "the exit code" 3 "$status"
 assert_match "the words" 'JUDGED AGAIN: deny' "$OUT"
 test_ok

@@ -2,7 +2,7 @@
 
 use super::records::{Found, Recorded};
 use super::rule_text::rule_text;
-use super::{policy_of, then};
+use super::{meant, policy_of, then};
 use crate::problem::Problem;
 use crate::store::{FactsRow, Store};
 use postern_engine::policy::{Explanation, Nearest, Policy, RuleId, Subject, Tuple};
@@ -148,7 +148,8 @@ pub struct End {
 /// Judges a record again.
 ///
 /// # Errors
-/// The record does not name its facts, or its facts or its policy are not known any more.
+/// The record does not name its facts, or its facts, its policy or what names meant is not known
+/// any more.
 pub async fn judge_again(store: &Store, found: &Found) -> Result<Judged, Problem> {
     let Some(record) = found.first() else {
         return Err(Problem::absent("there is no record", "name another one"));
@@ -164,19 +165,37 @@ pub async fn judge_again(store: &Store, found: &Found) -> Result<Judged, Problem
     let since = row.since;
     let mut who = then(row)?.subject;
     who.standing.outer = attempt.outer;
-    let policy = policy_of(store, &attempt.policy, attempt.start).await?;
+    let mut policy = policy_of(store, &attempt.policy, attempt.start).await?;
     let recorded = Said {
         allow: attempt.allow,
         rule: attempt.rule.clone(),
         deny_reason: attempt.deny_reason.clone(),
     };
-    let at = [attempt.start, attempt.start + ROUNDED];
-    let [first, second] = at.map(|at| Again::judge(&policy.policy, &who, &to, at));
-    let again = if !first.agrees(&recorded) && second.agrees(&recorded) {
-        second
-    } else {
-        first
+    let judge = |policy: &Policy| {
+        let at = [attempt.start, attempt.start + ROUNDED];
+        let [first, second] = at.map(|at| Again::judge(policy, &who, &to, at));
+        if !first.agrees(&recorded) && second.agrees(&recorded) {
+            second
+        } else {
+            first
+        }
     };
+    let mut again = judge(&policy.policy);
+    if !again.agrees(&recorded) && !policy.policy.names().is_empty() {
+        for answers in meant::near(store, attempt.start + ROUNDED).await? {
+            let Ok(other) = Policy::compile(&policy.source, &answers) else {
+                continue;
+            };
+            let said = judge(&other);
+            if said.agrees(&recorded) {
+                (policy.policy, again) = (other, said);
+                break;
+            }
+        }
+    }
+    if !again.agrees(&recorded) {
+        policy.known()?;
+    }
     let Again {
         at,
         explained,

@@ -108,6 +108,10 @@ pub struct RestsOn {
     pub head: Option<Head>,
     /// The records of the time from `from` to `at`.
     pub records: Vec<Range>,
+    /// Names of targets of which is not known any more what they meant: who got in by them may be
+    /// missing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names_forgotten: Vec<String>,
     /// Whether the log reaches back to `from`. If not, uses may be missing.
     pub whole: bool,
 }
@@ -208,6 +212,7 @@ pub fn report(
             first_n: read.first_n,
             head: read.head,
             records: read.ranges.into_values().collect(),
+            names_forgotten: policy.forgotten.clone(),
             whole: segments.first_n() == Some(1)
                 || read.first_time.is_some_and(|first| first <= from.rfc3339()),
         },

@@ -5,6 +5,7 @@ use super::{Store, StoreError, rows};
 use postern_engine::policy::Answers;
 use postern_proto::now::Wall;
 use sqlx::sqlite::SqliteRow;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// The most answers of one name that are kept; the oldest go first. At 64 addresses each it is
@@ -146,6 +147,23 @@ impl Store {
         .await
         .map_err(|e| self.failed(e))?;
         found.iter().map(|row| self.read_name(row)).collect()
+    }
+
+    /// Names of whose answers the oldest were let go, so that what they meant at a moment is not
+    /// known any more.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn names_forgotten(&self, at: Wall) -> Result<BTreeSet<String>, StoreError> {
+        let found = sqlx::query(
+            "SELECT name FROM names GROUP BY name HAVING min(since) > $1 AND count(*) >= $2",
+        )
+        .bind(rows::signed(at.0))
+        .bind(MAX_ANSWERS)
+        .fetch_all(&self.db)
+        .await
+        .map_err(|e| self.failed(e))?;
+        found.iter().map(|row| self.column(row, "name")).collect()
     }
 
     fn read_name(&self, row: &SqliteRow) -> Result<StoredName, StoreError> {

@@ -8,8 +8,11 @@ use clap::{ArgGroup, Args};
 use postern_history::inputs::Input;
 use std::str::FromStr;
 
+/// The exit code when the record says something else than it gives when judged again.
+const DISAGREES: u8 = 3;
+
 /// Says why an attempt was allowed or refused, and judges it again with the policy and the facts
-/// that its record names. Exit code 2: the record says something else.
+/// that its record names. Exit code 3: the record says something else.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["flow", "seq", "line"]))]
 pub(in crate::cli) struct Explain {
@@ -83,7 +86,7 @@ impl Explain {
             Output::Json => output::json(&judged)?,
             Output::Table => output::say(words(&judged))?,
         }
-        Ok(if judged.agrees { 0 } else { 2 })
+        Ok(if judged.agrees { 0 } else { DISAGREES })
     }
 }
 

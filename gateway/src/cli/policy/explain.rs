@@ -95,6 +95,7 @@ impl Verb {
             let source = std::fs::read_to_string(file)?;
             then.policy = past::policy_from(&then.store, source, then.at).await?;
         }
+        then.policy.known()?;
         let mut who = Subject::default();
         let mut lines = vec![format!("at: {}", then.at.rfc3339())];
         if self.file.is_none() {

@@ -141,6 +141,10 @@ fn facts(report: &Report) -> Vec<(&'static str, String)> {
         facts.push(("in force since", since.rfc3339()));
     }
     facts.push(("devices", report.rests_on.devices.to_string()));
+    if !report.rests_on.names_forgotten.is_empty() {
+        let names = report.rests_on.names_forgotten.join(", ");
+        facts.push(("names forgotten", names));
+    }
     if let Some(head) = report.rests_on.head {
         let lines = format!("{} to {}", report.rests_on.first_n, head.n);
         facts.push(("lines read", lines));

@@ -58,7 +58,12 @@ impl Verb {
         if read.records == 0 {
             eprintln!("note: there are no records since then: nothing was used");
         }
-        Ok(0)
+        match found.fault {
+            Some(fault) => Err(Failure::failed(format!(
+                "what was printed is no policy yet:\n{fault}"
+            ))),
+            None => Ok(0),
+        }
     }
 }
 

@@ -68,8 +68,14 @@ impl At {
         if at > clock {
             eprintln!("note: that is still to come; asking with the policy and the facts of now");
         }
+        let policy = past::policy_at(&store, at).await?;
+        for name in &policy.forgotten {
+            eprintln!(
+                "note: what {name} meant then is not known any more; whom it let in is missing"
+            );
+        }
         Ok(Then {
-            policy: past::policy_at(&store, at).await?,
+            policy,
             at,
             store,
             config,
