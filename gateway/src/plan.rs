@@ -45,7 +45,8 @@ pub struct Read {
     pub damaged: u64,
 }
 
-/// Judges under `policy` what was recorded in `folder` since `since`. Waits for as long as that
+/// Judges under `policy` what was recorded in `folder` since `since`. What `in_force` has changed
+/// already is no change of `policy`. Waits for as long as that
 /// takes, some seconds for a million records, in a thread of its own. `progress` hears how many
 /// bytes of how many were read.
 ///
@@ -55,14 +56,16 @@ pub async fn run(
     store: &Store,
     folder: &Path,
     policy: Arc<Policy>,
+    in_force: Option<Policy>,
     since: Wall,
     now: Wall,
     progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<(Plan, Read), PastError> {
     let past = past(store, since, now).await?;
     let folder = folder.to_owned();
-    let judged =
-        tokio::task::spawn_blocking(move || judge(&folder, &policy, past, since, progress));
+    let judged = tokio::task::spawn_blocking(move || {
+        judge(&folder, &policy, in_force.as_ref(), past, since, progress)
+    });
     judged.await.map_err(|_| PastError::Broken)?
 }
 
@@ -73,11 +76,15 @@ pub async fn run(
 pub fn judge(
     folder: &Path,
     policy: &Policy,
+    in_force: Option<&Policy>,
     past: Past,
     since: Wall,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Plan, Read), PastError> {
     let mut replay = Replay::new(policy, past, since);
+    if let Some(in_force) = in_force {
+        replay = replay.instead_of(in_force);
+    }
     let read = attempts(folder, since, progress, |attempt| replay.attempt(&attempt))?;
     Ok((replay.finish(), read))
 }

@@ -181,6 +181,19 @@ impl Policy {
     /// # Errors
     /// As [`Policy::parse`].
     pub fn compile(source: &str, answers: &Answers) -> Result<Policy, PolicyErrors> {
+        Policy::with_answers(source, answers, host::MAX_ANSWERS)
+    }
+
+    /// The same, with all that the names meant in some time, to judge what happened in it: a name
+    /// counts with up to 4096 addresses in place of 64.
+    ///
+    /// # Errors
+    /// As [`Policy::parse`].
+    pub fn compile_for_the_past(source: &str, answers: &Answers) -> Result<Policy, PolicyErrors> {
+        Policy::with_answers(source, answers, host::MAX_ANSWERS_OF_A_TIME)
+    }
+
+    fn with_answers(source: &str, answers: &Answers, most: usize) -> Result<Policy, PolicyErrors> {
         let mut faults = error::Faults::new(source);
         if source.len() > MAX_SOURCE {
             let what = format!(
@@ -196,7 +209,7 @@ impl Policy {
         }
         let root = yaml::parse(source, &mut faults);
         let draft = root
-            .map(|root| read::policy(&root, answers, &mut faults))
+            .map(|root| read::policy(&root, answers, most, &mut faults))
             .unwrap_or_default();
         let index = Index::build(&draft, Mode::Enforce, &mut faults);
         let any_shadow = draft.rules.iter().any(|rule| rule.mode == Mode::Shadow);

@@ -45,6 +45,8 @@ pub struct Attempt {
     pub deny_reason: Option<String>,
     /// The flow's number within a run; none for a refusal.
     pub flow: Option<u64>,
+    /// A run took it up in the middle: the run before has its first record.
+    pub resumed: bool,
     /// Which run.
     pub boot: String,
     /// The place of the record in that run: worker and number. The number is 0 in what a later run
@@ -116,6 +118,8 @@ struct Line<'a> {
     scan: bool,
     #[serde(default)]
     flow: Option<u64>,
+    #[serde(default)]
+    resumed: bool,
 }
 
 /// A text of a line, without a copy unless it has escapes.
@@ -176,6 +180,7 @@ impl Attempt {
             count: line.count.unwrap_or(1),
             deny_reason: line.deny_reason.map(Text::owned),
             flow: line.flow,
+            resumed: line.resumed,
             boot: line.boot.owned(),
             seq: (line.worker, line.seq),
         })

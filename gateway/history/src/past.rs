@@ -8,11 +8,14 @@ use postern_engine::policy::{Policy, Subject, SubjectIndex};
 use postern_engine::standing::{Session, Standing};
 use postern_proto::now::Wall;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Devices in different states that are kept ready, at some 2 KiB each: 40 MiB. More are made anew.
 const MAX_READY: usize = 20_000;
+
+/// What begins the names that a log holds in place of those of users and devices.
+pub(crate) const PSEUDONYM: &str = "h:";
 
 /// A moment that is known to the millisecond lies somewhere in it.
 pub(crate) const WITHIN: Duration = Duration::from_nanos(999_999);
@@ -51,8 +54,32 @@ struct Key {
 pub(crate) struct Stood {
     pub(crate) who: Subject,
     pub(crate) index: SubjectIndex,
-    /// All that a verdict rests on is known. Else only what the record itself says.
-    pub(crate) exact: bool,
+    /// For the policy in force, where it is asked.
+    in_force: OnceLock<SubjectIndex>,
+    /// The facts are known. Else only what the record itself says.
+    pub(crate) facts: bool,
+}
+
+impl Stood {
+    fn new(who: Subject, facts: bool, policy: &Policy) -> Arc<Stood> {
+        Arc::new(Stood {
+            index: policy.index(&who),
+            who,
+            in_force: OnceLock::new(),
+            facts,
+        })
+    }
+
+    /// All that a verdict of `policy` rests on is known. Where on the Internet the device was is no
+    /// fact of the store, and privacy may have taken it out of the record.
+    pub(crate) fn exact(&self, policy: &Policy) -> bool {
+        self.facts && (self.who.standing.outer.is_some() || !policy.asks_outer())
+    }
+
+    /// For the policy in force, which must be the same in every call.
+    pub(crate) fn index_in(&self, in_force: &Policy) -> &SubjectIndex {
+        self.in_force.get_or_init(|| in_force.index(&self.who))
+    }
 }
 
 impl Past {
@@ -79,11 +106,7 @@ impl Past {
             return Some(stood);
         }
         let who = by_record(attempt)?;
-        Some(Arc::new(Stood {
-            index: policy.index(&who),
-            who,
-            exact: false,
-        }))
+        Some(Stood::new(who, false, policy))
     }
 
     fn by_facts(&mut self, attempt: &Attempt, policy: &Policy) -> Option<Arc<Stood>> {
@@ -103,11 +126,7 @@ impl Past {
             .ok()
             .map(|mut who| {
                 who.standing.outer = attempt.outer;
-                Arc::new(Stood {
-                    index: policy.index(&who),
-                    who,
-                    exact: true,
-                })
+                Stood::new(who, true, policy)
             });
         if self.ready.len() >= MAX_READY {
             self.ready.clear();
@@ -136,8 +155,11 @@ fn by_record(attempt: &Attempt) -> Option<Subject> {
         ),
         until: None,
     });
+    // Machines do not log in: it had a user, whom privacy dropped.
+    let logged_in = attempt.session_age.is_some() || attempt.issuer.is_some();
+    let dropped = logged_in.then(|| PSEUDONYM.to_owned());
     Some(Subject {
-        user: attempt.user.clone(),
+        user: attempt.user.clone().or(dropped),
         groups: attempt.groups.clone(),
         device: attempt.device.clone().unwrap_or_default(),
         standing: Standing {

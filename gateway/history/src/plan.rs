@@ -7,8 +7,10 @@
 mod tally;
 
 use crate::attempt::{Attempt, State};
-use crate::past::{Past, Stood, WITHIN};
-use postern_engine::policy::{Condition, Mode, Policy, PolicyHash, RuleView, Tuple, Verdict};
+use crate::past::{PSEUDONYM, Past, Stood, WITHIN};
+use postern_engine::policy::{
+    Condition, Mode, Policy, PolicyHash, RuleView, SubjectIndex, Tuple, Verdict,
+};
 use postern_proto::now::Wall;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,13 +18,11 @@ use std::sync::Arc;
 pub use tally::MAX_PAIRS;
 use tally::Tally;
 
-/// What begins the names that a log holds in place of those of users and devices.
-const PSEUDONYM: &str = "h:";
-
 /// Judges recorded attempts under one policy.
 #[derive(Debug)]
 pub struct Replay<'p> {
     policy: &'p Policy,
+    in_force: Option<&'p Policy>,
     past: Past,
     since: Wall,
     tally: Tally,
@@ -40,6 +40,10 @@ pub struct Plan {
     pub newly_denied: Change,
     /// Denied then, and allowed now.
     pub newly_allowed: Change,
+    /// Allowed then, and denied now; but the policy in force denies it already.
+    pub already_denied: u64,
+    /// Denied then, and allowed now; but the policy in force allows it already.
+    pub already_allowed: u64,
     /// The same verdict.
     pub unchanged: u64,
     /// How many of these another rule decides.
@@ -80,6 +84,8 @@ pub struct NotJudged {
     pub scans: u64,
     /// Of records that say nothing of who it was, or nothing of what a rule asks for.
     pub unknown: u64,
+    /// Of records that say nothing of what a rule asks for, where the policy in force asks the same.
+    pub alike: u64,
     /// Refused for another reason than the policy, by `deny_reason`.
     pub refused: BTreeMap<String, u64>,
 }
@@ -113,7 +119,7 @@ pub struct Sums {
     pub newly_denied: u64,
     /// Denied then, and allowed now.
     pub newly_allowed: u64,
-    /// The same.
+    /// The same, as then or as the policy in force has it.
     pub unchanged: u64,
 }
 
@@ -171,6 +177,7 @@ impl<'p> Replay<'p> {
     pub fn new(policy: &'p Policy, past: Past, since: Wall) -> Replay<'p> {
         Replay {
             policy,
+            in_force: None,
             past,
             since,
             tally: Tally::default(),
@@ -178,6 +185,15 @@ impl<'p> Replay<'p> {
                 policy: policy.hash(),
                 ..Plan::default()
             },
+        }
+    }
+
+    /// With the policy in force: what it has changed already is no change of the other.
+    #[must_use]
+    pub fn instead_of(self, in_force: &'p Policy) -> Replay<'p> {
+        Replay {
+            in_force: Some(in_force),
+            ..self
         }
     }
 
@@ -222,37 +238,39 @@ impl<'p> Replay<'p> {
     }
 
     fn judge(&mut self, attempt: &Attempt, to: &Tuple, stood: &Arc<Stood>, count: u64) {
-        let (verdict, at) = verdict_of(self.policy, stood, to, attempt);
-        let kind = match (attempt.allow, verdict.allows()) {
-            (true, false)
-                if !stood.exact
-                    && (rests_on_the_unknown(self.policy, stood, to, at)
-                        || the_same_rule_may_hold(self.policy, stood, to, attempt)) =>
-            {
-                let unknown = &mut self.plan.not_judged.unknown;
-                *unknown = unknown.saturating_add(count);
-                return;
-            }
-            (true, false) => Some(Kind::NewlyDenied),
-            // What held the device back is no matter of the policy.
-            (false, true) if stood.who.standing.obstacle(at).is_none() => Some(Kind::NewlyAllowed),
-            (false, true) | (true, true) | (false, false) => None,
+        let (verdict, at) = verdict_of(self.policy, &stood.index, to, attempt);
+        let outcome = self.outcome(attempt, to, stood, (verdict, at));
+        let not = &mut self.plan.not_judged;
+        let left_out = match outcome {
+            Outcome::Unknown => Some(&mut not.unknown),
+            Outcome::Alike => Some(&mut not.alike),
+            Outcome::Same | Outcome::Already | Outcome::Changed(_) => None,
         };
+        if let Some(sum) = left_out {
+            *sum = sum.saturating_add(count);
+            return;
+        }
         let plan = &mut self.plan;
         plan.attempts = plan.attempts.saturating_add(count);
-        if !stood.exact {
+        if !stood.exact(self.policy) {
             plan.approximate = plan.approximate.saturating_add(count);
         }
         let rule = self.policy.rule_name(verdict.rule());
-        let sum = match kind {
-            Some(Kind::NewlyDenied) => &mut plan.newly_denied.attempts,
-            Some(Kind::NewlyAllowed) => &mut plan.newly_allowed.attempts,
-            None => {
+        let sum = match outcome {
+            Outcome::Changed(Kind::NewlyDenied) => &mut plan.newly_denied.attempts,
+            Outcome::Changed(Kind::NewlyAllowed) => &mut plan.newly_allowed.attempts,
+            Outcome::Already if attempt.allow => &mut plan.already_denied,
+            Outcome::Already => &mut plan.already_allowed,
+            Outcome::Same | Outcome::Unknown | Outcome::Alike => {
                 if rule != attempt.rule {
                     plan.by_another_rule = plan.by_another_rule.saturating_add(count);
                 }
                 &mut plan.unchanged
             }
+        };
+        let kind = match outcome {
+            Outcome::Changed(kind) => Some(kind),
+            Outcome::Same | Outcome::Already | Outcome::Unknown | Outcome::Alike => None,
         };
         *sum = sum.saturating_add(count);
         self.tally.add(attempt, rule, kind, count);
@@ -265,6 +283,62 @@ impl<'p> Replay<'p> {
                 .shadow(name, shadow.allows(), verdict.allows(), count);
         }
     }
+
+    /// `now` is what the policy says, and the moment within the attempt's millisecond.
+    fn outcome(
+        &self,
+        attempt: &Attempt,
+        to: &Tuple,
+        stood: &Stood,
+        now: (Verdict, Wall),
+    ) -> Outcome {
+        let (verdict, at) = now;
+        if verdict.allows() == attempt.allow {
+            return Outcome::Same;
+        }
+        let in_force = self.in_force.map(|policy| {
+            let (verdict, at) = verdict_of(policy, stood.index_in(policy), to, attempt);
+            (policy, verdict, at)
+        });
+        if verdict.allows() {
+            return match in_force {
+                // What held the device back is no matter of the policy.
+                _ if stood.who.standing.obstacle(at).is_some() => Outcome::Same,
+                Some((_, already, _)) if already.allows() => Outcome::Already,
+                Some(_) | None => Outcome::Changed(Kind::NewlyAllowed),
+            };
+        }
+        let unsure_now = unsure(self.policy, stood, to, at)
+            || !stood.exact(self.policy) && the_same_rule_may_hold(self.policy, stood, to, attempt);
+        match in_force.filter(|(_, already, _)| !already.allows()) {
+            Some((policy, _, then)) if unsure_now => {
+                let said = |policy: &Policy, at| policy.explain(&stood.who, to, at).nearest;
+                let asked = |policy, at| said(policy, at).map(|near| (near.rule, near.failed));
+                match asked(self.policy, at) == asked(policy, then) {
+                    true => Outcome::Alike,
+                    false => Outcome::Unknown,
+                }
+            }
+            Some((policy, _, then)) if !unsure(policy, stood, to, then) => Outcome::Already,
+            Some(_) | None if unsure_now => Outcome::Unknown,
+            Some(_) | None => Outcome::Changed(Kind::NewlyDenied),
+        }
+    }
+}
+
+/// What becomes of an attempt.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    /// What was recorded.
+    Same,
+    /// Another verdict, and the policy in force has it too.
+    Already,
+    /// Another verdict, by this policy alone.
+    Changed(Kind),
+    /// Nobody can say.
+    Unknown,
+    /// Nobody can say; but the policy in force asks the same.
+    Alike,
 }
 
 impl Plan {
@@ -279,7 +353,8 @@ impl Plan {
 /// used since.
 pub(crate) fn counts(attempt: &Attempt, since: Wall) -> bool {
     match attempt.state {
-        State::Open => attempt.start >= since,
+        // One that a later run took up has its first record in an earlier one.
+        State::Open => attempt.start >= since && !attempt.resumed,
         State::Closed => attempt.start < since,
         State::Denied => true,
     }
@@ -297,14 +372,14 @@ fn refused_for(attempt: &Attempt) -> Option<&str> {
 /// what is recorded, if there is one, since something may have ended within that millisecond.
 pub(crate) fn verdict_of(
     policy: &Policy,
-    stood: &Stood,
+    who: &SubjectIndex,
     to: &Tuple,
     attempt: &Attempt,
 ) -> (Verdict, Wall) {
-    let first = policy.judge(&stood.index, to, attempt.start);
+    let first = policy.judge(who, to, attempt.start);
     if first.allows() != attempt.allow {
         let end = attempt.start + WITHIN;
-        let last = policy.judge(&stood.index, to, end);
+        let last = policy.judge(who, to, end);
         if last.allows() == attempt.allow {
             return (last, end);
         }
@@ -312,16 +387,21 @@ pub(crate) fn verdict_of(
     (first, attempt.start)
 }
 
-/// Of what a record without facts does not say, something would have to hold.
-fn rests_on_the_unknown(policy: &Policy, stood: &Stood, to: &Tuple, at: Wall) -> bool {
+/// A denial may be none: something would have to hold of which neither the record nor the facts
+/// say anything.
+pub(crate) fn unsure(policy: &Policy, stood: &Stood, to: &Tuple, at: Wall) -> bool {
+    if stood.exact(policy) {
+        return false;
+    }
     let said = policy.explain(&stood.who, to, at);
     let failed = said.nearest.map(|nearest| nearest.failed);
     failed.unwrap_or_default().iter().any(|failed| {
         let hidden = |name: &str| name.starts_with(PSEUDONYM);
         match failed.condition {
+            Condition::Outer => stood.who.standing.outer.is_none(),
+            _ if stood.facts => false,
             Condition::User => stood.who.user.as_deref().is_none_or(hidden),
             Condition::Device => stood.who.device.is_empty() || hidden(&stood.who.device),
-            Condition::Outer => stood.who.standing.outer.is_none(),
             Condition::Posture
             | Condition::Label
             | Condition::Amr

@@ -12,7 +12,7 @@ mod to;
 
 use crate::attempt::Attempt;
 use crate::past::Past;
-use crate::plan::{counts, verdict_of};
+use crate::plan::{counts, unsure, verdict_of};
 use from::Whom;
 use postern_engine::policy::{Answers, Mode, Policy, RuleId, RuleView, Tree, Tuple};
 use postern_proto::now::Wall;
@@ -125,9 +125,13 @@ impl<'p> Suggest<'p> {
             self.gathered.unknown += 1;
             return;
         };
-        let (verdict, at) = verdict_of(self.policy, &stood, &to, attempt);
+        let (verdict, at) = verdict_of(self.policy, &stood.index, &to, attempt);
         if !verdict.allows() {
-            self.gathered.no_longer += 1;
+            let gathered = &mut self.gathered;
+            match unsure(self.policy, &stood, &to, at) {
+                true => gathered.unknown += 1,
+                false => gathered.no_longer += 1,
+            }
             return;
         }
         self.gathered.kept += 1;
@@ -144,10 +148,11 @@ impl<'p> Suggest<'p> {
         };
         used.attempts += 1;
         used.last = used.last.max(Some(attempt.start));
-        used.whom.add(&stood.who, stood.exact);
+        used.whom.add(&stood.who, stood.facts);
         if used.to.len() < MAX_USED {
             if used.to.insert(to) {
-                used.samples.extend(samples(&used.samples, &stood, to, at));
+                used.samples
+                    .extend(samples(&used.samples, &stood, self.policy, to, at));
             }
         } else if !used.to.contains(&to) {
             used.everywhere = true;
@@ -192,7 +197,7 @@ impl<'p> Suggest<'p> {
         };
         // Many addresses and names where there was one prefix and everybody may be too much.
         let fault = loop {
-            match Policy::compile(&text(&written, &[]), answers) {
+            match Policy::compile_for_the_past(&text(&written, &[]), answers) {
                 Ok(_) => break None,
                 Err(errors) if !widen(&mut written) => break Some(errors.to_string()),
                 Err(_) => {}

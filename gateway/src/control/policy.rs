@@ -399,12 +399,16 @@ impl Control {
         let failed = |why: String| Problem::unable(why, "try again, or --force --reason TEXT");
         // Names meant what they meant then.
         let answers = plan::answers(&self.store, since, now).await?;
-        let source = source.to_owned();
-        let compiled = tokio::task::spawn_blocking(move || Policy::compile(&source, &answers));
+        let (source, in_force) = (source.to_owned(), self.policy.source());
+        let compiled = tokio::task::spawn_blocking(move || {
+            let in_force = Policy::compile_for_the_past(&in_force, &answers).ok();
+            Policy::compile_for_the_past(&source, &answers).map(|policy| (policy, in_force))
+        });
         let compiled = compiled.await.map_err(|error| failed(error.to_string()))?;
-        let policy = Arc::new(compiled.map_err(|errors| failed(errors.to_string()))?);
+        let (policy, in_force) = compiled.map_err(|errors| failed(errors.to_string()))?;
+        let policy = Arc::new(policy);
         let folder = &self.config.get().flow_log.dir;
-        let (plan, _) = plan::run(&self.store, folder, policy, since, now, |_, _| {})
+        let (plan, _) = plan::run(&self.store, folder, policy, in_force, since, now, |_, _| {})
             .await
             .map_err(|error| failed(error.to_string()))?;
         Ok(plan.newly_denied.attempts)

@@ -9,6 +9,9 @@ use std::net::IpAddr;
 /// Addresses of one name that count; more are left out. So the size of a policy does not depend on
 /// who answers for a name.
 pub(super) const MAX_ANSWERS: usize = 64;
+/// The same for all that a name meant in a time, for those who look back: an index is at most 64
+/// times as large. It is gone when they are done.
+pub(super) const MAX_ANSWERS_OF_A_TIME: usize = 4096;
 /// RFC 1035, section 2.3.4.
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
@@ -27,11 +30,12 @@ pub(super) fn parse(text: &str) -> Result<String, (String, String)> {
     Err((format!("`{text}` is no host name"), instead(text)))
 }
 
-/// What `names` mean now: each address once. None that cannot be a target is among them.
-pub(super) fn resolved(names: &[String], answers: &Answers) -> Vec<IpNet> {
+/// What `names` mean, at most `most` addresses each, and each once. None that cannot be a target is
+/// among them.
+pub(super) fn resolved(names: &[String], answers: &Answers, most: usize) -> Vec<IpNet> {
     let answers = names.iter().filter_map(|name| answers.get(name));
     let mut nets: Vec<IpNet> = answers
-        .flat_map(|answers| answers.iter().take(MAX_ANSWERS))
+        .flat_map(|answers| answers.iter().take(most))
         .map(|address| address.to_canonical())
         .filter(can_be_target)
         .map(IpNet::from)
@@ -167,7 +171,7 @@ mod tests {
             .map(|a| a.parse().unwrap())
             .collect();
         let answers = Answers::from([("a".to_owned(), all)]);
-        let shown: Vec<String> = resolved(&["a".to_owned()], &answers)
+        let shown: Vec<String> = resolved(&["a".to_owned()], &answers, MAX_ANSWERS)
             .iter()
             .map(|n| n.to_string())
             .collect();

@@ -46,7 +46,7 @@ impl Policy {
         let Some(root) = yaml::parse(source, &mut faults) else {
             return Vec::new();
         };
-        let draft = read::policy(&root, &Answers::new(), &mut faults);
+        let draft = read::policy(&root, &Answers::new(), 0, &mut faults);
         if !faults.is_empty() {
             return Vec::new();
         }

@@ -54,10 +54,16 @@ impl Draft {
     }
 }
 
-/// Reads the whole file.
-pub(super) fn policy(root: &Node, answers: &Answers, faults: &mut Faults<'_>) -> Draft {
+/// Reads the whole file. At most `most` answers of each name count.
+pub(super) fn policy(
+    root: &Node,
+    answers: &Answers,
+    most: usize,
+    faults: &mut Faults<'_>,
+) -> Draft {
     let mut reader = Reader {
         answers,
+        most,
         draft: Draft::default(),
         targets: HashMap::default(),
         target_names: Vec::new(),
@@ -121,6 +127,7 @@ pub(super) fn policy(root: &Node, answers: &Answers, faults: &mut Faults<'_>) ->
 /// What has been read so far.
 pub(super) struct Reader<'a> {
     answers: &'a Answers,
+    most: usize,
     pub(super) draft: Draft,
     /// None where the target has a fault: its rules are not faults as well.
     targets: HashMap<String, Option<DestinationId>, FixedState>,
@@ -180,7 +187,7 @@ impl Reader<'_> {
         if names.is_empty() && literal == 0 {
             return None;
         }
-        addresses.extend(host::resolved(&names, self.answers));
+        addresses.extend(host::resolved(&names, self.answers, self.most));
         Some(self.add(Destination {
             target,
             names,

@@ -203,10 +203,10 @@ impl<'p> DestinationView<'p> {
         destination.target.map(|id| policy.target_name(id))
     }
 
-    /// The prefixes as the file has them.
+    /// Its prefixes: those of the file, then what its names mean.
     #[must_use]
     pub fn addresses(&self) -> &'p [IpNet] {
-        self.destination.literal()
+        self.destination.addresses.written()
     }
 
     /// The prefixes as the file has them, and what its names mean.

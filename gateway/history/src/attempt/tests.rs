@@ -27,10 +27,17 @@ fn an_attempt_is_what_its_line_says() {
         count: 1,
         deny_reason: None,
         flow: Some(7),
+        resumed: false,
         boot: "4".to_owned(),
         seq: (2, 5),
     };
     assert_eq!(read, expected);
+}
+
+#[test]
+fn a_flow_that_was_taken_up_says_so() {
+    let line = OPEN.replace(r#""flow":7"#, r#""flow":7,"resumed":true"#);
+    assert!(Attempt::read(line.as_bytes()).is_some_and(|read| read.resumed));
 }
 
 #[test]

@@ -3,6 +3,7 @@ use crate::facts::FactsText;
 use crate::past::Row;
 use postern_engine::policy::Subject;
 use postern_engine::standing::{Held, Reported, Session, Standing};
+use proptest::prelude::*;
 use std::time::Duration;
 
 const T: u64 = 1_795_323_600_000_000_000;
@@ -70,6 +71,7 @@ fn record(policy: &Policy, who: &Subject, to: &str, at: u64) -> Attempt {
         count: 1,
         deny_reason: (!allow).then(|| reason.to_owned()),
         flow: allow.then_some(1),
+        resumed: false,
         boot: "1".to_owned(),
         seq: (0, 1),
     }
@@ -222,6 +224,140 @@ fn a_flow_counts_once_by_its_first_record_or_by_its_last() {
         &[closed(T - SECOND), open.clone(), closed(T + SECOND)],
     );
     assert_eq!(plan.attempts, 2);
+}
+
+#[test]
+fn a_flow_that_a_later_run_took_up_counts_once() {
+    let (old, ana) = (policy(OLD), ana());
+    let open = record(&old, &ana, "192.0.2.33:22/tcp", T + SECOND);
+    let taken_up = Attempt {
+        resumed: true,
+        start: Wall(T + 60 * SECOND),
+        boot: "2".to_owned(),
+        ..open.clone()
+    };
+    let plan = replay(&old, vec![row(&ana, 0)], &[open, taken_up]);
+    assert_eq!(plan.attempts, 1);
+}
+
+fn instead(new: &Policy, in_force: &Policy, rows: Vec<Row>, attempts: &[Attempt]) -> Plan {
+    let mut replay = Replay::new(new, Past::new(rows), Wall(T)).instead_of(in_force);
+    for attempt in attempts {
+        replay.attempt(attempt);
+    }
+    replay.finish()
+}
+
+#[test]
+fn what_the_policy_in_force_denies_already_is_nothing_new() {
+    let (old, ana) = (policy(OLD), ana());
+    let in_force = policy(&OLD.replace("groups: [sre]", "groups: [ops]"));
+    let new = policy(
+        &OLD.replace("groups: [sre]", "groups: [ops]")
+            .replace("[web]", "[ops]"),
+    );
+    let attempts = [
+        record(&old, &ana, "192.0.2.10:443/tcp", T),
+        record(&old, &ana, "192.0.2.33:22/tcp", T + SECOND),
+    ];
+    let plan = instead(&in_force, &in_force, vec![row(&ana, T)], &attempts);
+    assert_eq!((plan.already_denied, plan.unchanged), (1, 1));
+    assert!(!plan.breaks() && plan.examples.is_empty());
+    let plan = instead(&new, &in_force, vec![row(&ana, T)], &attempts);
+    assert_eq!((plan.already_denied, plan.newly_denied.attempts), (1, 1));
+    assert_eq!(plan.examples[0].was, "api");
+
+    let denied = [record(&in_force, &ana, "192.0.2.33:22/tcp", T)];
+    let plan = instead(&old, &old, vec![row(&ana, T)], &denied);
+    assert_eq!((plan.already_allowed, plan.newly_allowed.attempts), (1, 0));
+    let plan = instead(&old, &in_force, vec![row(&ana, T)], &denied);
+    assert_eq!((plan.already_allowed, plan.newly_allowed.attempts), (0, 1));
+}
+
+#[test]
+fn where_a_device_was_is_unknown_if_privacy_took_it() {
+    let text = OLD.replace(
+        "from: { groups: [sre] }",
+        "from: { groups: [sre], outer: [198.51.100.0/24] }",
+    );
+    let by_place = policy(&text);
+    let used = [record(&policy(OLD), &ana(), "192.0.2.33:22/tcp", T)];
+    let rows = || vec![row(&ana(), T)];
+    let plan = replay(&by_place, rows(), &used);
+    assert_eq!(
+        (plan.newly_denied.attempts, plan.not_judged.unknown),
+        (0, 1)
+    );
+    // The policy in force asks the same, so that nothing changes.
+    let plan = instead(&by_place, &by_place, rows(), &used);
+    assert_eq!((plan.not_judged.unknown, plan.not_judged.alike), (0, 1));
+}
+
+#[test]
+fn who_logged_in_is_no_machine() {
+    let (old, ana) = (policy(OLD), ana());
+    let machines = policy(&OLD.replace("groups: [sre]", "machines: any"));
+    let denied = record(&machines, &ana, "192.0.2.33:22/tcp", T);
+    let dropped = |session_age| Attempt {
+        user: None,
+        facts: None,
+        session_age,
+        ..denied.clone()
+    };
+    let plan = replay(
+        &machines,
+        Vec::new(),
+        &[dropped(Some(Duration::from_secs(60)))],
+    );
+    assert_eq!((plan.newly_allowed.attempts, plan.unchanged), (0, 1));
+    let plan = replay(&machines, Vec::new(), &[dropped(None)]);
+    assert_eq!(plan.newly_allowed.attempts, 1);
+    // Which user it was is not known.
+    let by_user = policy(&OLD.replace("groups: [sre]", "users: [ana]"));
+    let used = Attempt {
+        user: None,
+        facts: None,
+        issuer: Some("https://login.example.net".to_owned()),
+        ..record(&old, &ana, "192.0.2.33:22/tcp", T)
+    };
+    assert_eq!(replay(&by_user, Vec::new(), &[used]).not_judged.unknown, 1);
+}
+
+proptest! {
+    /// Whatever was recorded, under whatever policy: the policy in force changes nothing.
+    #[test]
+    fn a_policy_in_its_own_place_breaks_nothing(
+        wide in any::<bool>(), outer in any::<bool>(), mask in prop::collection::vec(
+            (0u8..4, any::<bool>(), any::<bool>(), any::<bool>(), 0usize..4), 0..20,
+        ),
+    ) {
+        let asked = match (wide, outer) {
+            (true, false) => "from: anyone",
+            (true, true) => "from: { outer: [198.51.100.0/24] }",
+            (false, false) => "from: { groups: [ops] }",
+            (false, true) => "from: { groups: [sre], outer: [198.51.100.0/24] }",
+        };
+        let in_force = policy(&OLD.replace("from: { groups: [sre] }", asked));
+        let ana = ana();
+        let places = [
+            "192.0.2.10:443/tcp", "192.0.2.33:22/tcp", "192.0.2.33:80/tcp", "203.0.113.9:1/udp",
+        ];
+        let attempts: Vec<Attempt> = (0u64..).zip(mask).map(|(at, (kind, allow, facts, place, to))| {
+            let record = record(&policy(OLD), &ana, places[to], T + at * SECOND);
+            Attempt {
+                allow,
+                state: if allow { State::Open } else { State::Denied },
+                deny_reason: (!allow).then(|| "policy".to_owned()),
+                user: record.user.filter(|_| kind != 0),
+                facts: record.facts.filter(|_| facts),
+                outer: place.then(|| [198, 51, 100, kind].into()),
+                ..record
+            }
+        }).collect();
+        let plan = instead(&in_force, &in_force, vec![row(&ana, T)], &attempts);
+        prop_assert!(!plan.breaks(), "{:?}", plan);
+        prop_assert_eq!((plan.newly_allowed.attempts, plan.not_judged.unknown), (0, 0));
+    }
 }
 
 #[test]

@@ -141,6 +141,51 @@ fn a_larger_place_is_looked_at_rule_by_rule() {
     assert_eq!(found.never, 1, "denied all of it");
 }
 
+#[test]
+fn a_target_is_also_where_its_names_lead() {
+    let text = r#"version: 1
+targets:
+  api: { names: [api.example.com], ports: [443/tcp] }
+  old: { names: [old.example.com], ports: [443/tcp] }
+rules:
+  - { name: no old, action: deny, from: anyone, to: [old] }
+  - { name: api, action: allow, from: { groups: [staff] }, to: [api] }
+"#;
+    let mut answers = postern_engine::policy::Answers::new();
+    let at = |text: &str| text.parse().expect("an address");
+    answers.insert(
+        "api.example.com".into(),
+        vec![at("203.0.113.7"), at("203.0.113.8")],
+    );
+    let can = |answers: &_| {
+        let policy = Policy::compile(text, answers).expect("a good policy");
+        let api = policy
+            .targets()
+            .find(|target| target.target() == Some("api"));
+        let to = Place::from(&api.expect("a target"));
+        who_can(&policy, &[of(&["staff"])], &to, NOW).rows
+    };
+    let rows = can(&answers);
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].way.access, Access::Allow);
+    assert_eq!(
+        rows[0].way.to.to_string(),
+        "203.0.113.7, 203.0.113.8 443/tcp"
+    );
+    // A name that is denied first takes its part, and all of it in the end.
+    answers.insert("old.example.com".into(), vec![at("203.0.113.8")]);
+    let rows = can(&answers);
+    assert_eq!(
+        rows[0].way.except[0].part.to_string(),
+        "203.0.113.8 443/tcp"
+    );
+    answers.insert(
+        "old.example.com".into(),
+        vec![at("203.0.113.7"), at("203.0.113.8")],
+    );
+    assert!(can(&answers).is_empty());
+}
+
 proptest! {
     /// A way that is open, but for its exceptions, is where the policy allows; and what the policy
     /// allows lies on an open way.

@@ -19,10 +19,16 @@ pub(super) struct Sample {
 }
 
 /// One more, if there are few yet and who it was is known.
-pub(super) fn samples(have: &[Sample], stood: &Stood, to: Tuple, at: Wall) -> Option<Sample> {
+pub(super) fn samples(
+    have: &[Sample],
+    stood: &Stood,
+    policy: &Policy,
+    to: Tuple,
+    at: Wall,
+) -> Option<Sample> {
     let new = have.iter().all(|one| one.who.user != stood.who.user);
     let room = have.is_empty() || have.len() < SAMPLES && new;
-    (room && stood.exact).then(|| Sample {
+    (room && stood.exact(policy)).then(|| Sample {
         who: stood.who.clone(),
         to,
         at,
@@ -125,7 +131,7 @@ pub(super) fn that_hold(
         made.to_vec(),
         plain,
     ] {
-        if let Ok(policy) = Policy::compile(&text(&tests), answers) {
+        if let Ok(policy) = Policy::compile_for_the_past(&text(&tests), answers) {
             let outcomes = policy.run_tests().into_iter();
             let held = tests.iter().zip(outcomes).filter(|(_, test)| test.passed);
             return held.map(|(test, _)| test.clone()).collect();

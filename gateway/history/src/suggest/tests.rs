@@ -69,6 +69,7 @@ fn used(policy: &Policy, who: &Subject, to: &str) -> Attempt {
         count: 1,
         deny_reason: (!verdict.allows()).then(|| "policy".to_owned()),
         flow: None,
+        resumed: false,
         boot: "1".to_owned(),
         seq: (0, 1),
     }

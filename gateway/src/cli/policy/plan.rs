@@ -64,11 +64,16 @@ impl Verb {
             .map_err(|errors| Failure::usage(format!("{}:\n{errors}", self.new.display())))?;
         let policy = Arc::new(policy);
         let in_force = in_force(&store, &config).await?;
+        let before = match &in_force {
+            Some((_, text)) => compile(&store, text, since, now).await?.ok(),
+            None => None,
+        };
         let bar = progress();
         let (plan, Read { records, damaged }) = plan::run(
             &store,
             &config.flow_log.dir,
             Arc::clone(&policy),
+            before,
             since,
             now,
             shown_on(bar.clone()),
@@ -112,7 +117,7 @@ pub(super) async fn compile(
     now: Wall,
 ) -> Result<Result<Policy, PolicyErrors>, Failure> {
     let answers = plan::answers(store, since, now).await?;
-    Ok(Policy::compile(source, &answers))
+    Ok(Policy::compile_for_the_past(source, &answers))
 }
 
 /// The hash and the text of the policy in force; of the file where none ever was.

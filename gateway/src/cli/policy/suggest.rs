@@ -36,7 +36,7 @@ impl Verb {
             .await?
             .ok_or_else(|| Failure::failed("no policy is in force, and the file has faults"))?;
         let answers = plan::answers(&store, since, now).await?;
-        let policy = Policy::compile(&source, &answers).map_err(Failure::failed)?;
+        let policy = Policy::compile_for_the_past(&source, &answers).map_err(Failure::failed)?;
         let past = plan::past(&store, since, now).await?;
         let bar = progress();
         let mut suggest = Suggest::new(&policy, past, since);

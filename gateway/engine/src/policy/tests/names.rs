@@ -98,6 +98,10 @@ fn a_policy_is_as_large_with_answers_as_without() {
     let policy = Policy::compile(SOURCE, &answers(&[("api.example.com", &many)])).unwrap();
     assert_eq!(rule_at(&policy, "10.0.63.1:443/tcp"), "api");
     assert_eq!(rule_at(&policy, "10.0.64.1:443/tcp"), "default");
+    // Looking back, all that it meant counts.
+    let all = answers(&[("api.example.com", &many)]);
+    let past = Policy::compile_for_the_past(SOURCE, &all).unwrap();
+    assert_eq!(rule_at(&past, "10.0.199.1:443/tcp"), "api");
 }
 
 #[test]
