@@ -71,6 +71,7 @@ async fn world(folder: &Scratch) -> (Store, impl Fn(&str, u64, bool) -> Found + 
             count: 1,
             deny_reason: (!allow).then(|| "policy".to_owned()),
             flow: None,
+            resumed: false,
             boot: "1".to_owned(),
             seq: (0, 1),
         };
