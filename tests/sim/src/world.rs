@@ -234,7 +234,13 @@ impl World {
 
     fn gateway_timeout(&mut self) -> Check {
         let mut outs = Outs::default();
-        self.gateway.timeout(&mut outs, self.now);
+        // All that is due at this moment, in as many turns as it takes.
+        for _ in 0..SPIN {
+            self.gateway.timeout(&mut outs, self.now);
+            if self.gateway.next_deadline() > self.now.mono {
+                break;
+            }
+        }
         let expect = self.model.timeout(self.now);
         self.settle(outs, expect, None, "timeout")
     }

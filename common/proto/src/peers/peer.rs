@@ -85,7 +85,7 @@ impl Peer {
         match self.tunnel.open(datagram, slot, now) {
             Opened::Packet { len, newest } => {
                 self.heard = Some(now.mono);
-                let roamed = newest && self.moved(from);
+                let roamed = self.tells_place(newest) && self.moved(from);
                 // Only now: a mark on what anybody could have sent means nothing.
                 match ecn::pass_on(slot.get_mut(..len).unwrap_or_default(), outer) {
                     Ok(()) => Inbound::Packet { peer, len, roamed },
@@ -97,7 +97,7 @@ impl Peer {
             }
             Opened::Keepalive { newest } => {
                 self.heard = Some(now.mono);
-                let roamed = newest && self.moved(from);
+                let roamed = self.tells_place(newest) && self.moved(from);
                 Inbound::Control {
                     what: Control::Keepalive,
                     peer: Some(peer),
@@ -176,6 +176,11 @@ impl Peer {
             reason: DropReason::KeyBusy,
             peer: Some(self.id),
         }
+    }
+
+    /// A late datagram says where the peer was, which is more than nothing.
+    fn tells_place(&self, newest: bool) -> bool {
+        newest || self.endpoint.is_none()
     }
 
     fn moved(&mut self, from: Endpoint) -> bool {

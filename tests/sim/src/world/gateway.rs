@@ -47,7 +47,7 @@ impl World {
                     self.epoch(n)
                 ));
             }
-            if self.watch.is_late(n, &datagram) && before != after {
+            if self.watch.is_late(n, &datagram) && before.is_some() && before != after {
                 return Err(format!(
                     "roaming: a late datagram moved laptop {n} to {after:?}"
                 ));

@@ -4,6 +4,7 @@
 use super::{Check, World, gateway_address};
 use crate::laptop::Next;
 use crate::net::{Datagram, addressed};
+use crate::packet::What;
 use postern_proto::keys::{PresharedKey, PrivateKey};
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl World {
         let proves = taken && !datagram.tampered && addressed(&datagram.bytes).is_some();
         let due = datagram.laptop.filter(|n| {
             let next = epoch.is_some() && epoch == self.next_epoch(*n);
-            proves && next && !costs_a_mark(datagram)
+            proves && next && !proves_nothing(datagram)
         });
         let next = due.and_then(|n| Some((n, self.laptops[n].keys.next.take()?)));
         let expected = next
@@ -109,10 +110,10 @@ impl World {
         }
     }
 
-    /// Sealed for the key in force. What a bad mark costs proves no key.
+    /// Sealed for the key in force, or for the next one by what does not prove it.
     pub(super) fn is_sealed_right(&self, n: usize, datagram: &Datagram) -> bool {
         let epoch = datagram.epoch.map(|(epoch, _)| epoch);
-        let next = epoch == self.next_epoch(n) && costs_a_mark(datagram);
+        let next = epoch == self.next_epoch(n) && proves_nothing(datagram);
         epoch.is_some() && (epoch == Some(self.epoch(n)) || next)
     }
 
@@ -143,8 +144,28 @@ impl World {
     }
 }
 
-/// A mark that a packet cannot take costs the packet.
-fn costs_a_mark(datagram: &Datagram) -> bool {
+/// The tunnel throws it out after it was opened: no IP packet, or a mark that the packet cannot
+/// take.
+fn proves_nothing(datagram: &Datagram) -> bool {
     let inner = datagram.inner.clone();
-    inner.is_some_and(|inner| inner.out_of(datagram.ecn.bits()).is_none())
+    inner.is_some_and(|inner| {
+        let broken = matches!(inner.what, What::Broken(_));
+        broken && !is_ip(&inner.bytes) || inner.out_of(datagram.ecn.bits()).is_none()
+    })
+}
+
+/// As much of it is there as its header says.
+fn is_ip(bytes: &[u8]) -> bool {
+    let word = |at: usize| {
+        Some(usize::from(u16::from_be_bytes([
+            *bytes.get(at)?,
+            *bytes.get(at + 1)?,
+        ])))
+    };
+    let len = match bytes.first().map(|first| first >> 4) {
+        Some(4) if bytes.len() >= 20 => word(2),
+        Some(6) if bytes.len() >= 40 => word(4).map(|len| len + 40),
+        _ => None,
+    };
+    len.is_some_and(|len| len <= bytes.len())
 }
