@@ -75,7 +75,7 @@ impl Names {
     }
 
     /// Asks for the names of a policy to be that were never answered, so that it does not begin
-    /// without them. Returns after [`PATIENCE`] at the latest; who is asked for after that follows
+    /// without them. Returns after `PATIENCE` at the latest; who is asked for after that follows
     /// when the answer comes.
     pub async fn prepare(&self, policy: &Policy) {
         let wanted = names_of(policy);

@@ -50,7 +50,8 @@ assert_fails "apply" admin policy apply "$W/lockout.yaml" --as ana@example.com
 assert_match "the refusal" "live flows of ana@example.com.*$KUBE:7000/tcp" "${OUT//$'\n'/ }"
 assert_alive anas "ana's stream"
 assert_eq "the policy in force" "$FIRST" "$(in_force)"
-export SSH_CONNECTION="$(admin device list -o json | jq -r '.[0].addresses[0]') 50000 192.0.2.1 22"
+SSH_CONNECTION="$(admin device list -o json | jq -r '.[0].addresses[0]') 50000 192.0.2.1 22"
+export SSH_CONNECTION
 assert_fails "apply over ssh through the tunnel" admin policy apply "$W/lockout.yaml"
 unset SSH_CONNECTION
 

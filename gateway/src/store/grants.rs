@@ -97,7 +97,7 @@ impl Store {
     /// there is: true where it is new.
     ///
     /// # Errors
-    /// The id is another request's, the device has [`MAX_OPEN_OF_DEVICE`], [`MAX_WAITING`] wait,
+    /// The id is another request's, the device has `MAX_OPEN_OF_DEVICE`, `MAX_WAITING` wait,
     /// or the database failed.
     pub async fn add_grant(
         &self,
@@ -452,10 +452,10 @@ pub enum AddGrantError {
     /// The id is another request's.
     #[error("another request has this id")]
     Taken,
-    /// [`MAX_OPEN_OF_DEVICE`].
+    /// `MAX_OPEN_OF_DEVICE`.
     #[error("{MAX_OPEN_OF_DEVICE} requests and grants of this device are open already")]
     TooManyOfDevice,
-    /// [`MAX_WAITING`].
+    /// `MAX_WAITING`.
     #[error("{MAX_WAITING} requests wait already")]
     TooMany,
     /// The database.
