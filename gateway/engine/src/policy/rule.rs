@@ -254,9 +254,11 @@ impl Failing {
         self.0 == 0
     }
 
+    pub(super) fn has(self, condition: Condition) -> bool {
+        self.0 & (1 << condition as u8) != 0
+    }
+
     pub(super) fn iter(self) -> impl Iterator<Item = Condition> {
-        Self::ALL
-            .into_iter()
-            .filter(move |c| self.0 & (1 << *c as u8) != 0)
+        Self::ALL.into_iter().filter(move |one| self.has(*one))
     }
 }

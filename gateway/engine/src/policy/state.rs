@@ -125,9 +125,7 @@ impl Policy {
         };
         let failing = self.from(id)?.failing(who, now);
         let failing = failing.unless(given, Condition::Grant);
-        ORDER
-            .into_iter()
-            .find(|lost| failing.iter().any(|one| one == *lost))
+        ORDER.into_iter().find(|lost| failing.has(*lost))
     }
 
     /// The checks that `from` asks for and that fail.
