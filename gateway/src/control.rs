@@ -169,7 +169,9 @@ impl Control {
     }
 
     fn name_views(&self) -> Vec<NameView> {
-        self.names.as_ref().map(Names::views).unwrap_or_default()
+        let policy = self.policy.current();
+        let views = |names: &Names| names.views(&policy);
+        self.names.as_ref().map(views).unwrap_or_default()
     }
 
     /// Live flows that match, oldest first.

@@ -68,10 +68,10 @@ impl Names {
         self.table().answers()
     }
 
-    /// The names of the policy in force, as listings show them.
+    /// The names of a policy, as listings show them.
     #[must_use]
-    pub fn views(&self) -> Vec<NameView> {
-        self.table().views(Clock::now().wall)
+    pub fn views(&self, policy: &Policy) -> Vec<NameView> {
+        self.table().views(&names_of(policy), Clock::now().wall)
     }
 
     /// Asks for the names of a policy to be that were never answered, so that it does not begin

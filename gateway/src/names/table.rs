@@ -278,10 +278,12 @@ impl Table {
         self.names.get(name)?.failing.as_deref()
     }
 
-    /// As listings show the names that matter.
-    pub(super) fn views(&self, now: Wall) -> Vec<NameView> {
-        let wanted = self.names.iter().filter(|(_, one)| one.unwanted.is_none());
-        wanted
+    /// These names, as listings show them.
+    pub(super) fn views(&self, names: &BTreeSet<String>, now: Wall) -> Vec<NameView> {
+        let known = names
+            .iter()
+            .filter_map(|name| self.names.get_key_value(name));
+        known
             .map(|(name, entry)| NameView {
                 name: name.clone(),
                 addresses: entry.addresses.clone(),

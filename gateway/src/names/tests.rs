@@ -30,6 +30,10 @@ struct World {
 }
 
 impl World {
+    fn views(&self) -> Vec<NameView> {
+        self.names.views(&self.keeper.current())
+    }
+
     /// The store knows what the name meant before.
     async fn start(before: Option<&str>) -> World {
         let folder = Scratch::new();
@@ -130,10 +134,10 @@ async fn a_server_that_refuses_changes_nothing_and_is_seen() {
     let world = World::start(Some("192.0.2.9")).await;
     world.server.refuse(true);
     world
-        .until(|world| world.names.views().iter().any(|one| one.failures > 0))
+        .until(|world| world.views().iter().any(|one| one.failures > 0))
         .await;
     assert_eq!(world.reaches(), ["192.0.2.9"]);
-    let view = world.names.views().remove(0);
+    let view = world.views().remove(0);
     assert!(view.failing.is_some() && view.age.is_some_and(|age| age > 1000));
     assert!(world.fake.policies().is_empty(), "no reason to judge anew");
 }
@@ -142,10 +146,10 @@ async fn a_server_that_refuses_changes_nothing_and_is_seen() {
 async fn a_name_that_was_never_answered_means_nothing() {
     let world = World::start(None).await;
     world
-        .until(|world| world.names.views().iter().any(|one| one.failures > 0))
+        .until(|world| world.views().iter().any(|one| one.failures > 0))
         .await;
     assert!(world.reaches().is_empty());
-    assert_eq!(world.names.views()[0].since, None);
+    assert_eq!(world.views()[0].since, None);
 }
 
 #[tokio::test]
@@ -157,6 +161,8 @@ async fn a_policy_begins_with_the_names_that_are_new_in_it() {
     let reloaded = world.keeper.reload().await;
     assert!(reloaded.changed, "{:?}", reloaded.policy.errors);
     assert_eq!(world.reaches(), ["192.0.2.7"]);
+    let listed = world.views();
+    assert!(matches!(&listed[..], [one] if one.name == "db.example.com"));
     let stored = world.store.names_now().await.expect("read");
     assert!(stored.iter().any(|one| one.name == "db.example.com"));
 }
