@@ -14,7 +14,8 @@ seconds=${1:-40}
 venv=$PWD/target/control-api/venv
 need python3:python3 || exit 1
 need_python "$venv" schemathesis==4.32.5
-cargo build --quiet -p postern-gateway --example device_api
+# All packages at once: their features are those that the unit tests were built with.
+cargo build --quiet --workspace --example device_api
 
 work=$(mktemp -d) server=
 stop() { [ -z "$server" ] || { kill "$server" 2>/dev/null && wait "$server" || true; }; server=; }
