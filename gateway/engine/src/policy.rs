@@ -107,6 +107,9 @@ pub struct Policy {
     index: Index,
     /// For every rule and for the default a number that other policies have for the same name.
     marks: Vec<u64>,
+    /// What a verdict says of every rule, and of every destination: they themselves lie far apart.
+    actions: Vec<Action>,
+    leads_to: Vec<Option<TargetId>>,
     /// All rules, where some are in shadow.
     with_shadow: Option<Index>,
     grants: Vec<Entry>,
@@ -224,6 +227,8 @@ impl Policy {
         Ok(Policy {
             hash: PolicyHash::of(source),
             marks: names.chain([DEFAULT_RULE]).map(mark).collect(),
+            actions: draft.rules.iter().map(|rule| rule.action).collect(),
+            leads_to: draft.destinations.iter().map(|at| at.target).collect(),
             names: draft.names,
             checks: draft.checks,
             session_ages: ages.into_iter().collect(),
@@ -311,13 +316,13 @@ impl Policy {
 
     /// What the first rule of an index that applies says.
     fn first(&self, index: &Index, who: &SubjectIndex, to: &Tuple, now: Wall) -> Option<Verdict> {
-        let applies = |(rule, destination)| self.applies(rule, destination, who, to, now);
-        let (id, destination) = index.first(who, to, applies)?;
-        let rule = self.rule(RuleId::Rule(id))?;
+        let hit = index.first(who, to, now)?;
+        debug_assert!(self.applies(hit, who, to, now), "the index proves all");
+        let (id, destination) = hit;
         Some(Verdict {
-            allow: rule.action == Action::Allow,
+            allow: *self.actions.get(id as usize)? == Action::Allow,
             rule: RuleId::Rule(id),
-            target: self.destination(destination)?.target,
+            target: *self.leads_to.get(destination.0 as usize)?,
             grant: None,
         })
     }
@@ -422,15 +427,8 @@ impl Policy {
         self.rules.is_empty()
     }
 
-    /// The predicate, for one rule and one of its destinations.
-    fn applies(
-        &self,
-        rule: u32,
-        at: DestinationId,
-        who: &SubjectIndex,
-        to: &Tuple,
-        now: Wall,
-    ) -> bool {
+    /// The whole predicate, for one rule and one of its destinations.
+    fn applies(&self, (rule, at): index::Hit, who: &SubjectIndex, to: &Tuple, now: Wall) -> bool {
         match (self.rule(RuleId::Rule(rule)), self.destination(at)) {
             (Some(rule), Some(at)) => rule.from.failing(who, now).and(at.failing(to)).is_none(),
             (None, _) | (_, None) => false,
@@ -474,6 +472,8 @@ pub fn empty() -> Policy {
         destinations: Vec::new(),
         rules: Vec::new(),
         index: Index::default(),
+        actions: Vec::new(),
+        leads_to: Vec::new(),
         with_shadow: None,
         grants: Vec::new(),
         cases: Vec::new(),

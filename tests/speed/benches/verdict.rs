@@ -1,4 +1,5 @@
-//! What a verdict costs as rules grow: `cargo bench -p postern-speed --bench verdict`.
+//! What a verdict costs as rules grow: `cargo bench -p postern-speed --bench verdict`, or one shape of
+//! policy: `cargo bench -p postern-speed --bench verdict -- posture`.
 //!
 //! The policies are the shapes that people write, one for each kind of condition, and the ones that
 //! hurt a plain index. 10 000 devices ask in turn, each for the place of its own rule, so that
@@ -160,7 +161,11 @@ fn main() {
         "{}",
         sizes.map(|size| format!("{size:>9}        ")).concat()
     );
-    for shape in &SHAPES {
+    let wanted = std::env::args()
+        .skip(1)
+        .find(|word| !word.starts_with("--"));
+    let wanted = |shape: &&Shape| wanted.as_ref().is_none_or(|word| shape.name.contains(word));
+    for shape in SHAPES.iter().filter(wanted) {
         let cases = sizes.map(|size| Case::new(shape, size, devices));
         row(
             shape.name,

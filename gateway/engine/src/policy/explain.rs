@@ -1,6 +1,6 @@
 //! The verdict in words, and the nearest rule that would have allowed.
 
-use super::rule::{Action, Failing, Mode, Rule};
+use super::rule::{Action, Conditions, Mode, Rule};
 use super::{Check, Condition, Policy, PolicyHash, RuleId, Subject, SubjectIndex, Tuple, Verdict};
 use crate::words::Words;
 use postern_proto::now::Wall;
@@ -198,9 +198,9 @@ impl Policy {
         to: &Tuple,
         verdict: Verdict,
         now: Wall,
-    ) -> Option<(u32, u32, Failing)> {
+    ) -> Option<(u32, u32, Conditions)> {
         let mut looked_at = 0;
-        let mut best: Option<(u32, u32, Failing)> = None;
+        let mut best: Option<(u32, u32, Conditions)> = None;
         for id in ids {
             let Some(rule) = self.rule(RuleId::Rule(id)) else {
                 continue;
@@ -226,7 +226,7 @@ impl Policy {
     }
 
     /// What fails of a rule at the one of its destinations that comes closest.
-    fn failing(&self, rule: &Rule, who: &SubjectIndex, to: &Tuple, now: Wall) -> Failing {
+    fn failing(&self, rule: &Rule, who: &SubjectIndex, to: &Tuple, now: Wall) -> Conditions {
         let there = rule
             .to
             .iter()

@@ -127,49 +127,92 @@ pub enum Condition {
 
 impl From {
     /// What fails for `who`; nothing if the rule is for them.
-    pub(super) fn failing(&self, who: &SubjectIndex, now: Wall) -> Failing {
-        Failing::default()
-            .unless(who.has_any(&self.users), Condition::User)
-            .unless(who.has_any(&self.groups), Condition::Group)
-            .unless(who.has_any(&self.devices), Condition::Device)
-            .unless(who.has_any(&self.labels), Condition::Label)
-            .unless(who.has_any(&self.machines), Condition::Machine)
-            .unless(
-                who.logged_in_with_any(&self.issuers, now),
-                Condition::Issuer,
-            )
-            .unless(who.logged_in_with_any(&self.amr, now), Condition::Amr)
-            .unless(who.logged_in_with_any(&self.acr, now), Condition::Acr)
-            .unless(self.is_for_outer(who), Condition::Outer)
-            .unless(
-                self.posture.iter().all(|check| who.shows(*check, now)),
-                Condition::Posture,
-            )
-            .unless(
-                self.session_age.is_none_or(|age| who.is_younger(age, now)),
-                Condition::SessionAge,
-            )
-            .unless(
-                self.when
-                    .as_ref()
-                    .is_none_or(|window| !who.timeless && window.is_open(now)),
-                Condition::When,
-            )
+    pub(super) fn failing(&self, who: &SubjectIndex, now: Wall) -> Conditions {
+        Conditions::OF_FROM.without(|one| self.meets(one, who, now))
+    }
+
+    /// The conditions that it asks for: of the others none can fail.
+    pub(super) fn asks(&self) -> Conditions {
+        Conditions::OF_FROM.without(|one| match one {
+            Condition::User => self.users.is_empty(),
+            Condition::Group => self.groups.is_empty(),
+            Condition::Device => self.devices.is_empty(),
+            Condition::Label => self.labels.is_empty(),
+            Condition::Machine => self.machines.is_empty(),
+            Condition::Issuer => self.issuers.is_empty(),
+            Condition::Amr => self.amr.is_empty(),
+            Condition::Acr => self.acr.is_empty(),
+            Condition::Outer => !self.asks_outer(),
+            Condition::Posture => self.posture.is_empty(),
+            Condition::SessionAge => self.session_age.is_none(),
+            Condition::When => self.when.is_none(),
+            Condition::DeniedFirst | Condition::Grant | Condition::Port | Condition::Address => {
+                true
+            }
+        })
+    }
+
+    /// The same, but for the names of one dimension.
+    pub(super) fn without(&self, dimension: Option<Condition>) -> From {
+        let mut rest = self.clone();
+        let names = match dimension {
+            Some(Condition::User) => &mut rest.users,
+            Some(Condition::Group) => &mut rest.groups,
+            Some(Condition::Device) => &mut rest.devices,
+            Some(Condition::Label) => &mut rest.labels,
+            Some(Condition::Machine) => &mut rest.machines,
+            Some(_) | None => return rest,
+        };
+        *names = Vec::new();
+        rest
+    }
+
+    /// True if `who` meets each of `asked`. Looks at nothing else of the rule.
+    pub(super) fn meets_all(&self, asked: Conditions, who: &SubjectIndex, now: Wall) -> bool {
+        asked.without(|one| self.meets(one, who, now)).is_none()
+    }
+
+    fn meets(&self, condition: Condition, who: &SubjectIndex, now: Wall) -> bool {
+        match condition {
+            Condition::User => who.has_any(&self.users),
+            Condition::Group => who.has_any(&self.groups),
+            Condition::Device => who.has_any(&self.devices),
+            Condition::Label => who.has_any(&self.labels),
+            Condition::Machine => who.has_any(&self.machines),
+            Condition::Issuer => who.logged_in_with_any(&self.issuers, now),
+            Condition::Amr => who.logged_in_with_any(&self.amr, now),
+            Condition::Acr => who.logged_in_with_any(&self.acr, now),
+            Condition::Outer => self.is_for_outer(who),
+            Condition::Posture => self.posture.iter().all(|check| who.shows(*check, now)),
+            Condition::SessionAge => self.session_age.is_none_or(|age| who.is_younger(age, now)),
+            Condition::When => {
+                let window = self.when.as_ref();
+                window.is_none_or(|window| !who.timeless && window.is_open(now))
+            }
+            Condition::DeniedFirst | Condition::Grant | Condition::Port | Condition::Address => {
+                true
+            }
+        }
     }
 
     /// The dimensions that are asked, the narrowest kind first.
     pub(super) fn asked(&self) -> impl Iterator<Item = &[NameId]> {
+        self.dimensions().map(|(_, names)| names)
+    }
+
+    /// The same, each with its condition.
+    pub(super) fn dimensions(&self) -> impl Iterator<Item = (Condition, &[NameId])> {
         let dimensions = [
-            &self.devices,
-            &self.machines,
-            &self.users,
-            &self.labels,
-            &self.groups,
+            (Condition::Device, &self.devices),
+            (Condition::Machine, &self.machines),
+            (Condition::User, &self.users),
+            (Condition::Label, &self.labels),
+            (Condition::Group, &self.groups),
         ];
         dimensions
             .into_iter()
-            .map(Vec::as_slice)
-            .filter(|names| !names.is_empty())
+            .map(|(condition, names)| (condition, names.as_slice()))
+            .filter(|(_, names)| !names.is_empty())
     }
 
     /// The name decides nothing by itself: how the device stands, or the time, is asked as well.
@@ -211,8 +254,8 @@ impl Destination {
     }
 
     /// What fails for `to`; nothing if it is here.
-    pub(super) fn failing(&self, to: &Tuple) -> Failing {
-        Failing::default()
+    pub(super) fn failing(&self, to: &Tuple) -> Conditions {
+        Conditions::default()
             .unless(self.addresses.contains(to.address), Condition::Address)
             .unless(self.ports.contains(to.protocol, to.port), Condition::Port)
     }
@@ -220,9 +263,10 @@ impl Destination {
 
 /// A set of conditions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Failing(u32);
+pub(super) struct Conditions(u32);
 
-impl Failing {
+impl Conditions {
+    /// In the order of their bits.
     const ALL: [Condition; 16] = [
         Condition::DeniedFirst,
         Condition::Group,
@@ -242,12 +286,19 @@ impl Failing {
         Condition::Address,
     ];
 
-    pub(super) fn unless(self, holds: bool, condition: Condition) -> Failing {
-        Failing(self.0 | (u32::from(!holds) << condition as u8))
+    /// Those that a `from` can ask for.
+    const OF_FROM: Conditions = {
+        let first = 1u32 << Condition::Group as u8;
+        let end = 1u32 << Condition::Grant as u8;
+        Conditions(end - first)
+    };
+
+    pub(super) fn unless(self, holds: bool, condition: Condition) -> Conditions {
+        Conditions(self.0 | (u32::from(!holds) << condition as u8))
     }
 
-    pub(super) fn and(self, other: Failing) -> Failing {
-        Failing(self.0 | other.0)
+    pub(super) fn and(self, other: Conditions) -> Conditions {
+        Conditions(self.0 | other.0)
     }
 
     pub(super) fn is_none(self) -> bool {
@@ -259,6 +310,17 @@ impl Failing {
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = Condition> {
-        Self::ALL.into_iter().filter(move |one| self.has(*one))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let next = Self::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(*next)
+        })
+    }
+
+    /// Those for which `gone` does not hold.
+    fn without(self, gone: impl Fn(Condition) -> bool) -> Conditions {
+        let left = self.iter().filter(|one| !gone(*one));
+        left.fold(Conditions::default(), |all, one| all.unless(false, one))
     }
 }
