@@ -25,6 +25,7 @@ use postern_proto::flow_key::Protocol;
 use postern_proto::now::Wall;
 use prefixes::{PrefixId, Prefixes};
 use std::net::IpAddr;
+use std::slice::from_ref;
 
 #[cfg(test)]
 mod tests;
@@ -47,8 +48,9 @@ pub(super) struct Index {
 pub(super) type Hit = (u32, DestinationId);
 
 enum Cell {
-    /// One certain entry and nothing else, as most have.
-    One(Entry),
+    /// One entry, certain or further, as most have.
+    Certain(Entry),
+    Further(Node),
     Many {
         /// Disjoint, sorted by port.
         certain: Span,
@@ -120,7 +122,8 @@ impl Index {
         holds: &impl Fn(Hit, RestId) -> bool,
     ) -> Option<Hit> {
         let (certain, further) = match cell {
-            Cell::One(entry) => (std::slice::from_ref(entry), &[][..]),
+            Cell::Certain(entry) => (from_ref(entry), &[][..]),
+            Cell::Further(node) => (&[][..], from_ref(node)),
             Cell::Many { certain, further } => {
                 (certain.of(&self.certain), further.of(&self.further))
             }

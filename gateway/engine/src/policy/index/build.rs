@@ -251,7 +251,8 @@ impl<'d> Builder<'d> {
         for (key, mut filed) in self.cells {
             filed.sort();
             let cell = match (&filed.certain[..], &filed.further[..]) {
-                ([only], []) => Cell::One(*only),
+                ([only], []) => Cell::Certain(*only),
+                ([], [only]) => Cell::Further(*only),
                 (certain, further) => Cell::Many {
                     certain: Span::append(&mut index.certain, certain),
                     further: Span::append(&mut index.further, further),
