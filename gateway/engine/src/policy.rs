@@ -280,8 +280,8 @@ impl Policy {
     /// May `who` open a flow to `to` now? The first rule that applies decides; where none does, a
     /// grant that lives allows; all else is a denial.
     ///
-    /// The cost depends on the prefixes that cover the address and on the names that `who` has,
-    /// such as groups, not on the number of rules. Rules that name nobody (`outer`, `issuers`,
+    /// The cost depends on the lengths that prefixes have, on those that cover the address and on
+    /// the names that `who` has, such as groups, not on the number of rules. Rules that name nobody (`outer`, `issuers`,
     /// `amr`, `acr`, `posture`, `session_age` or `when` alone) are filed under everybody: of those
     /// for the same prefix and port each is tried until one applies.
     #[must_use]
