@@ -208,7 +208,8 @@ fn who(device: &Device, groups: &[String], now: Wall) -> Who {
 /// All devices, by peer and by the address that they own.
 #[derive(Debug)]
 pub struct Devices {
-    by_peer: BTreeMap<PeerId, DeviceState>,
+    /// Boxed: in the tree's half-filled nodes a device would take twice its room.
+    by_peer: BTreeMap<PeerId, Box<DeviceState>>,
     by_address: HashMap<IpAddr, PeerId, foldhash::quality::FixedState>,
 }
 
@@ -227,7 +228,8 @@ impl Devices {
         for address in &device.addresses {
             self.by_address.entry(*address).or_insert(peer);
         }
-        self.by_peer.insert(peer, DeviceState::new(device, now));
+        let state = Box::new(DeviceState::new(device, now));
+        self.by_peer.insert(peer, state);
     }
 
     /// The device has another peer number from now on, one that no device has.
@@ -238,25 +240,25 @@ impl Devices {
                 *owner = to;
             }
         }
-        Some(self.by_peer.entry(to).or_insert(state))
+        Some(self.by_peer.entry(to).or_insert(state).as_mut())
     }
 
     /// Forgets a device.
     pub fn remove(&mut self, peer: PeerId) -> Option<DeviceState> {
         let state = self.by_peer.remove(&peer)?;
         self.by_address.retain(|_, owner| *owner != peer);
-        Some(state)
+        Some(*state)
     }
 
     /// By peer.
     #[must_use]
     pub fn get(&self, peer: PeerId) -> Option<&DeviceState> {
-        self.by_peer.get(&peer)
+        self.by_peer.get(&peer).map(Box::as_ref)
     }
 
     /// By peer.
     pub fn get_mut(&mut self, peer: PeerId) -> Option<&mut DeviceState> {
-        self.by_peer.get_mut(&peer)
+        self.by_peer.get_mut(&peer).map(Box::as_mut)
     }
 
     /// Who owns an inner address.
@@ -267,7 +269,8 @@ impl Devices {
 
     /// All of them, by peer.
     pub fn iter(&self) -> impl Iterator<Item = (PeerId, &DeviceState)> {
-        self.by_peer.iter().map(|(peer, state)| (*peer, state))
+        let all = self.by_peer.iter();
+        all.map(|(peer, state)| (*peer, state.as_ref()))
     }
 
     /// How many.
