@@ -12,7 +12,7 @@
 use anyhow::Context;
 use postern_engine::policy::{Policy, Subject};
 use postern_engine::standing::Standing;
-use postern_gateway::plan;
+use postern_gateway::plan::{self, Question};
 use postern_history::FactsText;
 use postern_history::past::{Past, Row};
 use postern_proto::now::Wall;
@@ -33,7 +33,13 @@ fn main() -> anyhow::Result<()> {
     let policy = Policy::parse(&policy()?)?;
     let start = Instant::now();
     let past = Past::new((0..USERS).flat_map(|who| (0..=DAYS).map(move |day| row(who, day))));
-    let (plan, read) = plan::judge(&folder, &policy, None, past, Wall(0), |_, _| {})?;
+    let question = Question {
+        policy,
+        in_force: None,
+        since: Wall(0),
+        live: None,
+    };
+    let (plan, read) = plan::judge(&folder, &question, past, |_, _| {})?;
     let took = start.elapsed();
     println!(
         "{} records, {} attempts in {:.2} s: {:.2} µs a record",

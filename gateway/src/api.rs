@@ -28,7 +28,7 @@ pub use worker::{PeerView, ShadowCount, Traffic, VerdictCount, WorkerSnapshot, W
 use postern_proto::flow_key::Protocol;
 use postern_proto::keys::PublicKey;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The most flows that one listing returns.
 pub const MAX_FLOWS_LISTED: usize = 10_000;
@@ -62,6 +62,12 @@ pub struct FlowView {
     pub user: Option<String>,
     /// `tcp`, `udp`, `icmp`.
     pub protocol: Protocol,
+    /// Where the device is on the Internet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<IpAddr>,
+    /// How the device stands, by the name that records have for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<String>,
     /// The device's end.
     pub source: SocketAddr,
     /// The target's end.

@@ -118,7 +118,8 @@ impl FakeWorker {
                         flow.destination.port(),
                         flow.protocol,
                     );
-                    select.matches(flow.id, &flow.device, flow.user.as_deref(), to)
+                    let user = flow.user.as_deref();
+                    select.matches(flow.id, &flow.device, user, to, flow.opened_ms)
                 });
                 let _ = done.send(found.take(limit).cloned().collect());
             }

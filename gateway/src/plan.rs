@@ -2,22 +2,22 @@
 //! `postern-history` judge. Used by `policy plan`, by `policy suggest`, and before a change where
 //! `policy_change.max_newly_denied` is set.
 
+mod facts;
+mod live;
+
+pub use facts::with_past;
+pub use live::{before, live};
+
 use crate::store::{Store, StoreError};
 use postern_engine::policy::{Answers, Policy};
-use postern_history::Attempt;
-use postern_history::past::{Past, Row};
+use postern_history::past::Past;
 use postern_history::plan::{Plan, Replay};
+use postern_history::{Attempt, Live, NoFacts};
 use postern_proto::now::Wall;
 use postern_spool::query::{Filter, Kind, Segments, Unreadable};
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-
-/// Flows that began longer before the time that is asked for are judged by what their records say.
-const EARLIER: Duration = Duration::from_secs(7 * 86_400);
 
 /// Lines between two words of progress.
 const STEP: u64 = 4096;
@@ -30,7 +30,7 @@ pub enum PastError {
     Log(#[from] Unreadable),
     /// The store cannot.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Facts(#[from] NoFacts),
     /// A fault of the program; it was logged.
     #[error("the records could not be gone through")]
     Broken,
@@ -45,8 +45,20 @@ pub struct Read {
     pub damaged: u64,
 }
 
-/// Judges under `policy` what was recorded in `folder` since `since`. What `in_force` has changed
-/// already is no change of `policy`. Waits for as long as that
+/// What is asked of the past.
+#[derive(Debug)]
+pub struct Question {
+    /// Judges what was recorded.
+    pub policy: Policy,
+    /// What this one has changed already is no change of the other.
+    pub in_force: Option<Policy>,
+    /// From when on.
+    pub since: Wall,
+    /// The flows that began before and are open; none: nobody could be asked.
+    pub live: Option<Live>,
+}
+
+/// What a policy would have done to what was recorded in `folder`. Waits for as long as that
 /// takes, some seconds for a million records, in a thread of its own. `progress` hears how many
 /// bytes of how many were read.
 ///
@@ -55,35 +67,30 @@ pub struct Read {
 pub async fn run(
     store: &Store,
     folder: &Path,
-    policy: Arc<Policy>,
-    in_force: Option<Policy>,
-    since: Wall,
-    now: Wall,
+    question: Question,
     progress: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<(Plan, Read), PastError> {
-    let past = past(store, since, now).await?;
     let folder = folder.to_owned();
-    let judged = tokio::task::spawn_blocking(move || {
-        judge(&folder, &policy, in_force.as_ref(), past, since, progress)
-    });
-    judged.await.map_err(|_| PastError::Broken)?
+    with_past(store, move |past| judge(&folder, &question, past, progress)).await
 }
 
 /// The same, in this thread, with the facts at hand.
 ///
 /// # Errors
-/// The log cannot be read.
+/// The log or the facts cannot be read.
 pub fn judge(
     folder: &Path,
-    policy: &Policy,
-    in_force: Option<&Policy>,
+    question: &Question,
     past: Past,
-    since: Wall,
     progress: impl FnMut(u64, u64),
 ) -> Result<(Plan, Read), PastError> {
-    let mut replay = Replay::new(policy, past, since);
-    if let Some(in_force) = in_force {
+    let since = question.since;
+    let mut replay = Replay::new(&question.policy, past, since);
+    if let Some(in_force) = &question.in_force {
         replay = replay.instead_of(in_force);
+    }
+    if let Some(live) = &question.live {
+        replay.live(live)?;
     }
     let read = attempts(folder, since, progress, |attempt| replay.attempt(&attempt))?;
     Ok((replay.finish(), read))
@@ -92,12 +99,12 @@ pub fn judge(
 /// Every attempt that was recorded since `since`, in the order of the log.
 ///
 /// # Errors
-/// The log cannot be read.
+/// The log cannot be read, or `each` fails.
 pub fn attempts(
     folder: &Path,
     since: Wall,
     mut progress: impl FnMut(u64, u64),
-    mut each: impl FnMut(Attempt),
+    mut each: impl FnMut(Attempt) -> Result<(), NoFacts>,
 ) -> Result<Read, PastError> {
     let segments = Segments::open(folder)?;
     let filter = Filter {
@@ -106,11 +113,16 @@ pub fn attempts(
         ..Filter::default()
     };
     let all = segments.bytes(&filter);
-    let (mut bytes, mut read) = (0, Read::default());
+    let (mut bytes, mut read, mut failed) = (0, Read::default(), None);
     let report = segments.each(&filter, 0, |line, _| {
         bytes += u64::try_from(line.len()).unwrap_or(u64::MAX) + 1;
         match Attempt::read(line) {
-            Some(attempt) => each(attempt),
+            Some(attempt) => {
+                if let Err(error) = each(attempt) {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
             None => read.damaged += 1,
         }
         read.records += 1;
@@ -119,33 +131,12 @@ pub fn attempts(
         }
         ControlFlow::Continue(())
     })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
     read.damaged += report.damaged;
     progress(all, all);
     Ok(read)
-}
-
-/// How devices stood since `since`.
-///
-/// # Errors
-/// The store cannot be read.
-pub async fn past(store: &Store, since: Wall, now: Wall) -> Result<Past, StoreError> {
-    let from = Wall(since.0.saturating_sub((Wall(0) + EARLIER).0));
-    // Most rows of a device say what another said already.
-    let mut texts: HashMap<Arc<str>, Arc<str>> = HashMap::new();
-    let rows = store.facts_between(from, now).await?.into_iter();
-    let rows = rows.map(|row| {
-        let text = texts
-            .entry(row.id.clone())
-            .or_insert_with(|| row.text.into())
-            .clone();
-        Row {
-            id: row.id,
-            text,
-            since: row.since,
-            reported: row.reported.zip(row.fresh_until),
-        }
-    });
-    Ok(Past::new(rows))
 }
 
 /// All that names of targets meant at any time since `since`: what an attempt then could rest on.

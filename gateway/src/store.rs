@@ -238,6 +238,11 @@ fn migrations() -> Migrator {
             "policy life",
             include_str!("../migrations/0003_policy_life.sql"),
         ),
+        one(
+            4,
+            "facts in time",
+            include_str!("../migrations/0004_facts_in_time.sql"),
+        ),
     ])
 }
 

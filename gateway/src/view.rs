@@ -31,6 +31,8 @@ pub fn flow(flow: &Flow, device: &DeviceState, now: Now) -> FlowView {
         device: device.device.name.clone(),
         user: device.device.user.clone(),
         protocol: flow.key.protocol,
+        outer: device.subject.standing.outer,
+        facts: device.device.standing.facts.as_deref().map(str::to_owned),
         source: SocketAddr::new(flow.key.client(), flow.key.client_port),
         destination: SocketAddr::new(flow.key.target(), flow.key.target_port),
         target: flow

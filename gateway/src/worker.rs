@@ -399,5 +399,6 @@ fn selects(select: &FlowFilter, flow: &Flow, device: &DeviceState) -> bool {
         &device.device.name,
         device.device.user.as_deref(),
         to,
+        flow.started.wall.millis(),
     )
 }

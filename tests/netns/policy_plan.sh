@@ -4,6 +4,7 @@ source "$(dirname "$0")/lib.sh" || exit 1
 test_begin
 world_up
 services_up
+stream_server $KUBE 7000
 gateway_up
 client_up laptop ana-laptop ana@example.com admins
 
@@ -15,12 +16,12 @@ wait_record "kubectl" '.rule == "kubectl to the API server" and .state == "close
 wait_record "ssh" '.rule == "ssh to the nodes" and .state == "closed"'
 wait_record "the refusal" '.state == "denied" and .dst_port == 8080'
 
-# plan STATUS FILE: judges it; the JSON is in PLAN, what people see in SEEN
+# plan STATUS FILE [SINCE]: judges it; the JSON is in PLAN, what people see in SEEN
 plan() {
-  local status=0
-  PLAN=$(admin policy plan "$2" --since 1h -o json 2>"$W/log/plan.log") || status=$?
+  local status=0 since=${3:-1h}
+  PLAN=$(admin policy plan "$2" --since "$since" -o json 2>"$W/log/plan.log") || status=$?
   [ "$status" = "$1" ] || fail "policy plan to exit with $1" "status $status: $(cat "$W/log/plan.log")"
-  SEEN=$(admin policy plan "$2" --since 1h 2>&1) || true
+  SEEN=$(admin policy plan "$2" --since "$since" 2>&1) || true
 }
 of_plan() { jq -r "$1" <<<"$PLAN"; }
 
@@ -73,7 +74,33 @@ assert_match "what is said of it" 'the lab: left out; last used -' "$(cat "$W/lo
 grep -q "$KUBE" "$W/suggested.yaml" || fail "the used address" "$(cat "$W/suggested.yaml")"
 ! grep -A3 'name: "ssh to the nodes"' "$W/suggested.yaml" | grep -q 91.107.250.5 || fail "no unused address" "91.107.250.5"
 
+step "a flow that began before and is open counts, although no record of that time has it"
+stream laptop anas
+wait_record "the stream" '.rule == "the lab" and .state == "open"'
+since=$(date -u +%FT%T.%3NZ)
+policy_without 'the lab' >"$W/nolab.yaml"
+plan 2 "$W/nolab.yaml" "$since"
+assert_eq "open flows" '1 1 0 false' "$(of_plan '.open_flows | [.flows, .newly_denied, .not_judged, .more] | map(tostring) | join(" ")')"
+assert_eq "what breaks" "1 the lab $KUBE:7000/tcp ana@example.com ana-laptop" \
+  "$(of_plan '.examples[] | [.open, .was, .to, .user, .device] | map(tostring) | join(" ")')"
+assert_match "the table" 'open flows: +1 of these attempts began before and are open: 1 newly denied' "$SEEN"
+assert_match "its row" 'open +1 +ana@example.com on ana-laptop +192\.0\.2\.10:7000/tcp' "$SEEN"
+plan 0 "$W/same.yaml" "$since"
+assert_eq "open flows" '1 0' "$(of_plan '.open_flows | "\(.flows) \(.newly_denied)"')"
+plan 2 "$W/nolab.yaml"
+assert_eq "open flows that began since" 0 "$(of_plan .open_flows.flows)"
+assert_eq "what breaks" 1 "$(of_plan .newly_denied.attempts)"
+admin policy suggest --since "$since" >"$W/suggested.yaml" 2>"$W/log/suggest.log" ||
+  fail "policy suggest to succeed" "$(cat "$W/log/suggest.log")"
+grep -q 'name: "the lab"' "$W/suggested.yaml" || fail "the rule of the open flow to be kept" "$(cat "$W/suggested.yaml")"
+
 stop client-laptop || fail "postern up to end at SIGTERM" "it had to be killed"
 stop gateway || fail "postern-gateway to end at SIGTERM" "it had to be killed"
+
+step "without a gateway nobody knows them, and that is said"
+plan 0 "$W/same.yaml" "$(date -u +%FT%T.%3NZ)"
+assert_eq "open flows" null "$(of_plan .open_flows)"
+assert_match "the note" 'flows that began before .* are not known: no gateway is running' "$(cat "$W/log/plan.log")"
+assert_match "the note with the table" 'are not known: no gateway is running' "$SEEN"
 assert_clean_logs
 test_ok

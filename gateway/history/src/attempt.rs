@@ -63,6 +63,8 @@ pub enum State {
     Closed,
     /// Refused.
     Denied,
+    /// Open at this moment, as the gateway itself says; no record is about that.
+    Live,
 }
 
 /// The fields of a line that an attempt is made of, borrowed from it.
@@ -184,6 +186,14 @@ impl Attempt {
             boot: line.boot.owned(),
             seq: (line.worker, line.seq),
         })
+    }
+
+    /// The facts as a number: 16 hex digits name them.
+    pub(crate) fn facts_id(&self) -> Option<u64> {
+        let name = self.facts.as_deref()?;
+        let digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let hex = name.len() == 16 && name.bytes().all(digit);
+        hex.then(|| u64::from_str_radix(name, 16).ok())?
     }
 
     /// Everything that was asked for: a refusal may stand for several ports of one address.

@@ -6,6 +6,7 @@
 //! | `facts` | how a device stood, as text that names itself by its hash |
 //! | `attempt` | a line of the flow log as what was asked, by whom, and what came of it |
 //! | `past` | how whoever made an attempt stood then |
+//! | `live` | flows that are open now, as attempts |
 //! | `plan` | attempts judged again under another policy: what would have been different |
 //! | `suggest` | the tightest policy that keeps what was used |
 //! | `diff` | what another policy says otherwise |
@@ -18,6 +19,7 @@ pub mod attempt;
 pub mod diff;
 pub mod facts;
 pub mod inputs;
+pub mod live;
 pub mod past;
 pub mod plan;
 pub mod reach;
@@ -25,3 +27,5 @@ pub mod suggest;
 
 pub use attempt::Attempt;
 pub use facts::{BadFacts, FactsText};
+pub use live::{Live, LiveFlow};
+pub use past::NoFacts;

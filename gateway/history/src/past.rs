@@ -1,18 +1,23 @@
 //! How whoever made an attempt stood then: the facts that its record names, where it names some.
 
+mod cache;
+mod rows;
+
 use crate::attempt::Attempt;
 use crate::facts::FactsText;
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use cache::Cache;
 use postern_engine::policy::{Policy, Subject, SubjectIndex};
 use postern_engine::standing::{Session, Standing};
 use postern_proto::now::Wall;
+use rows::InMemory;
+pub use rows::{Facts, InForce, NoFacts, Row};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Devices in different states that are kept ready, at some 2 KiB each: 40 MiB. More are made anew.
-const MAX_READY: usize = 20_000;
+/// Memory for devices in different states that are kept ready, bytes. Usually some 2 KiB each:
+/// 24 000. More are looked up again.
+pub const MAX_READY: usize = 64 << 20;
 
 /// What begins the names that a log holds in place of those of users and devices.
 pub(crate) const PSEUDONYM: &str = "h:";
@@ -20,33 +25,24 @@ pub(crate) const PSEUDONYM: &str = "h:";
 /// A moment that is known to the millisecond lies somewhere in it.
 pub(crate) const WITHIN: Duration = Duration::from_nanos(999_999);
 
-/// How a device stood from some moment on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// What records call it.
-    pub id: Arc<str>,
-    /// As [`FactsText`] wrote it.
-    pub text: Arc<str>,
-    /// From when.
-    pub since: Wall,
-    /// When the device reported last, and until when that counts.
-    pub reported: Option<(Wall, Wall)>,
-}
-
-/// The facts of a time, ready to be asked under one policy.
+/// How devices stood, ready to be asked under one policy. Holds no more than [`MAX_READY`] of it,
+/// whatever there is to look up.
 #[derive(Debug)]
 pub struct Past {
-    /// The earliest of an id first.
-    rows: HashMap<Arc<str>, Vec<Row>, FixedState>,
-    ready: HashMap<Key, Option<Arc<Stood>>, FixedState>,
+    facts: Box<dyn Facts>,
+    ready: Cache<Id, Ready>,
 }
 
-/// Which row of facts, seen from which place on the Internet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    facts: Arc<str>,
-    row: usize,
-    outer: Option<IpAddr>,
+/// The 64 bits by which records name facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Id(u64);
+
+/// How somebody stood in a while; none: nobody knows.
+#[derive(Debug)]
+struct Ready {
+    since: Wall,
+    until: Wall,
+    stood: Option<Arc<Stood>>,
 }
 
 /// Somebody at some time.
@@ -58,11 +54,15 @@ pub(crate) struct Stood {
     in_force: OnceLock<SubjectIndex>,
     /// The facts are known. Else only what the record itself says.
     pub(crate) facts: bool,
+    /// Memory that it takes, bytes.
+    pub(crate) weight: usize,
 }
 
 impl Stood {
-    fn new(who: Subject, facts: bool, policy: &Policy) -> Arc<Stood> {
+    /// `length` is that of all the texts in it.
+    fn new(who: Subject, facts: bool, length: usize, policy: &Policy) -> Arc<Stood> {
         Arc::new(Stood {
+            weight: weight(&who, length),
             index: policy.index(&who),
             who,
             in_force: OnceLock::new(),
@@ -86,54 +86,112 @@ impl Past {
     /// In any order. Several may have one id: the same facts at different times.
     #[must_use]
     pub fn new(rows: impl IntoIterator<Item = Row>) -> Past {
-        let mut by_id: HashMap<Arc<str>, Vec<Row>, FixedState> = HashMap::default();
-        for row in rows {
-            by_id.entry(row.id.clone()).or_default().push(row);
-        }
-        for rows in by_id.values_mut() {
-            rows.sort_by_key(|row| row.since);
-        }
+        Past::looked_up(InMemory::new(rows), MAX_READY)
+    }
+
+    /// Looked up when they are asked for. At most `bound` bytes of it are kept.
+    #[must_use]
+    pub fn looked_up(facts: impl Facts + 'static, bound: usize) -> Past {
         Past {
-            rows: by_id,
-            ready: HashMap::default(),
+            facts: Box::new(facts),
+            ready: Cache::new(bound),
         }
     }
 
     /// Who made the attempt, for `policy`, which must be the same in every call. None if the record
     /// says nothing at all of that.
-    pub(crate) fn stood(&mut self, attempt: &Attempt, policy: &Policy) -> Option<Arc<Stood>> {
-        if let Some(stood) = self.by_facts(attempt, policy) {
-            return Some(stood);
+    pub(crate) fn stood(
+        &mut self,
+        attempt: &Attempt,
+        policy: &Policy,
+    ) -> Result<Option<Arc<Stood>>, NoFacts> {
+        if let Some(stood) = self.by_facts(attempt, policy)? {
+            return Ok(Some(stood));
         }
-        let who = by_record(attempt)?;
-        Some(Stood::new(who, false, policy))
+        let length = attempt.groups.iter().map(String::len).sum();
+        let who = by_record(attempt);
+        Ok(who.map(|who| Stood::new(who, false, length, policy)))
     }
 
-    fn by_facts(&mut self, attempt: &Attempt, policy: &Policy) -> Option<Arc<Stood>> {
-        let (facts, rows) = self.rows.get_key_value(attempt.facts.as_deref()?)?;
-        // Facts that came into force within the millisecond of the attempt may be its own.
-        let began = rows.partition_point(|row| row.since <= attempt.start + WITHIN);
-        let key = Key {
-            facts: facts.clone(),
-            row: began.saturating_sub(1),
-            outer: attempt.outer,
+    fn by_facts(
+        &mut self,
+        attempt: &Attempt,
+        policy: &Policy,
+    ) -> Result<Option<Arc<Stood>>, NoFacts> {
+        let Some((name, id)) = attempt.facts.as_deref().zip(attempt.facts_id()) else {
+            return Ok(None);
         };
-        if let Some(known) = self.ready.get(&key) {
-            return known.clone();
-        }
-        let row = rows.get(key.row)?;
-        let stood = FactsText::read(&row.text, row.reported)
-            .ok()
-            .map(|mut who| {
-                who.standing.outer = attempt.outer;
-                Stood::new(who, true, policy)
-            });
-        if self.ready.len() >= MAX_READY {
-            self.ready.clear();
-        }
-        self.ready.insert(key, stood.clone());
-        stood
+        // Facts that came into force within the millisecond of the attempt may be its own.
+        let at = attempt.start + WITHIN;
+        let known = self.ready.get(&Id(id));
+        let known = known.filter(|ready| (ready.since..ready.until).contains(&at));
+        let ready = match known {
+            Some(ready) if ready.is_at(attempt.outer) => return Ok(ready.stood.clone()),
+            Some(ready) => ready.moved(attempt.outer, policy),
+            None => Ready::new(self.facts.at(name, at)?, at, attempt.outer, policy),
+        };
+        let stood = ready.stood.clone();
+        self.ready.put(Id(id), ready, weight_of(stood.as_deref()));
+        Ok(stood)
     }
+}
+
+impl Ready {
+    fn new(found: Option<InForce>, at: Wall, outer: Option<IpAddr>, policy: &Policy) -> Ready {
+        let Some(InForce { row, next }) = found else {
+            return Ready {
+                since: Wall(0),
+                until: Wall::NEVER,
+                stood: None,
+            };
+        };
+        let who = FactsText::read(&row.text, row.reported).ok();
+        Ready {
+            // What came before the first row goes by that.
+            since: if row.since <= at { row.since } else { Wall(0) },
+            until: next.unwrap_or(Wall::NEVER),
+            stood: who.map(|mut who| {
+                who.standing.outer = outer;
+                Stood::new(who, true, row.text.len(), policy)
+            }),
+        }
+    }
+}
+
+impl Ready {
+    fn is_at(&self, outer: Option<IpAddr>) -> bool {
+        let stood = self.stood.as_ref();
+        stood.is_none_or(|stood| stood.who.standing.outer == outer)
+    }
+
+    /// The same, seen from another place on the Internet.
+    fn moved(&self, outer: Option<IpAddr>, policy: &Policy) -> Ready {
+        let moved = |stood: &Arc<Stood>| {
+            let mut moved = Stood::clone(stood);
+            moved.who.standing.outer = outer;
+            moved.index = policy.index(&moved.who);
+            moved.in_force = OnceLock::new();
+            Arc::new(moved)
+        };
+        Ready {
+            since: self.since,
+            until: self.until,
+            stood: self.stood.as_ref().map(moved),
+        }
+    }
+}
+
+/// An entry that says that nobody knows has some weight, too.
+fn weight_of(stood: Option<&Stood>) -> usize {
+    size_of::<Ready>() + stood.map_or(0, |stood| stood.weight)
+}
+
+/// Texts, what each takes besides, and what two policies with 64 checks make of it.
+fn weight(who: &Subject, length: usize) -> usize {
+    let standing = &who.standing;
+    let names = who.groups.len() + standing.labels.len();
+    let more = standing.grants.len() + standing.attributes.len();
+    size_of::<Stood>() + 1024 + 2 * length + 64 * names + 256 * more
 }
 
 /// As far as a record says it by itself: names, and the login.

@@ -5,18 +5,20 @@
 //! reason (a full table, a device that waits for approval) would have been one under any policy.
 
 mod tally;
+mod unsure;
 
 use crate::attempt::{Attempt, State};
-use crate::past::{PSEUDONYM, Past, Stood, WITHIN};
-use postern_engine::policy::{
-    Condition, Mode, Policy, PolicyHash, RuleView, SubjectIndex, Tuple, Verdict,
-};
+use crate::live::Live;
+use crate::past::{NoFacts, Past, Stood, WITHIN};
+use postern_engine::policy::{Policy, PolicyHash, SubjectIndex, Tuple, Verdict};
 use postern_proto::now::Wall;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 pub use tally::MAX_PAIRS;
 use tally::Tally;
+use unsure::the_same_rule_may_hold;
+pub(crate) use unsure::unsure;
 
 /// Judges recorded attempts under one policy.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ pub struct Replay<'p> {
     in_force: Option<&'p Policy>,
     past: Past,
     since: Wall,
+    /// Flows that were judged as open ones, by number and beginning: one that closes meanwhile has
+    /// a record as well.
+    live: HashSet<(u64, Wall)>,
     tally: Tally,
     plan: Plan,
 }
@@ -52,6 +57,8 @@ pub struct Plan {
     pub approximate: u64,
     /// Attempts that were not judged.
     pub not_judged: NotJudged,
+    /// Of all these, the flows that began before and are open; none: they are not known.
+    pub open_flows: Option<OpenFlows>,
     /// What rules in `mode: shadow` would decide, if they were enforced.
     pub shadow: Vec<ShadowShare>,
     /// The largest change first; then by name. At most [`SHOWN`], as all lists here.
@@ -86,8 +93,23 @@ pub struct NotJudged {
     pub unknown: u64,
     /// Of records that say nothing of what a rule asks for, where the policy in force asks the same.
     pub alike: u64,
+    /// How many of `unknown` and `alike` were allowed: they may be newly denied.
+    pub allowed: u64,
     /// Refused for another reason than the policy, by `deny_reason`.
     pub refused: BTreeMap<String, u64>,
+}
+
+/// Flows that began before the time that is looked at and are open: each is one attempt of now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OpenFlows {
+    /// How many.
+    pub flows: u64,
+    /// How many of them would be denied.
+    pub newly_denied: u64,
+    /// Of how many nobody can say.
+    pub not_judged: u64,
+    /// There may be more, which were not looked at.
+    pub more: bool,
 }
 
 /// Of one user or device.
@@ -146,6 +168,8 @@ pub struct Example {
     pub time: Wall,
     /// How often, to the same destination.
     pub attempts: u64,
+    /// How many of these are flows that are open, and began before the time that is looked at.
+    pub open: u64,
     /// The user, as the record names them.
     pub user: Option<String>,
     /// The device.
@@ -180,6 +204,7 @@ impl<'p> Replay<'p> {
             in_force: None,
             past,
             since,
+            live: HashSet::new(),
             tally: Tally::default(),
             plan: Plan {
                 policy: policy.hash(),
@@ -197,10 +222,38 @@ impl<'p> Replay<'p> {
         }
     }
 
+    /// Flows that are open, before any record is judged. Those that began since have a record.
+    ///
+    /// # Errors
+    /// How a device stands cannot be looked up.
+    pub fn live(&mut self, live: &Live) -> Result<(), NoFacts> {
+        let (denied, unknown) = (
+            self.plan.newly_denied.attempts,
+            self.plan.not_judged.allowed,
+        );
+        let (since, mut flows) = (self.since, 0);
+        for flow in live.flows.iter().filter(|flow| flow.opened < since) {
+            flows += 1;
+            self.attempt(&flow.attempt)?;
+            let number = flow.attempt.flow.into_iter();
+            self.live.extend(number.map(|number| (number, flow.opened)));
+        }
+        self.plan.open_flows = Some(OpenFlows {
+            flows,
+            newly_denied: self.plan.newly_denied.attempts - denied,
+            not_judged: self.plan.not_judged.allowed - unknown,
+            more: live.more,
+        });
+        Ok(())
+    }
+
     /// One record, in the order of the log. Each attempt counts once, whatever records it has.
-    pub fn attempt(&mut self, attempt: &Attempt) {
-        if !counts(attempt, self.since) {
-            return;
+    ///
+    /// # Errors
+    /// How the device stood cannot be looked up.
+    pub fn attempt(&mut self, attempt: &Attempt) -> Result<(), NoFacts> {
+        if !counts(attempt, self.since) || self.was_live(attempt) {
+            return Ok(());
         }
         if let Some(reason) = refused_for(attempt) {
             let sum = self
@@ -210,18 +263,18 @@ impl<'p> Replay<'p> {
                 .entry(reason.to_owned())
                 .or_default();
             *sum = sum.saturating_add(attempt.count);
-            return;
+            return Ok(());
         }
         let asked = u64::try_from(attempt.tuples().count()).unwrap_or(u64::MAX);
-        if asked == 0 {
+        if asked == 0 && !attempt.allow {
             let scans = &mut self.plan.not_judged.scans;
             *scans = scans.saturating_add(attempt.count);
-            return;
+            return Ok(());
         }
-        let Some(stood) = self.past.stood(attempt, self.policy) else {
-            let unknown = &mut self.plan.not_judged.unknown;
-            *unknown = unknown.saturating_add(attempt.count);
-            return;
+        let stood = self.past.stood(attempt, self.policy)?;
+        let Some(stood) = stood.filter(|_| asked > 0) else {
+            self.plan.not_judged.unknown(attempt.allow, attempt.count);
+            return Ok(());
         };
         // Which of several ports was asked for how often is not recorded.
         let (each, rest) = (attempt.count / asked, attempt.count % asked);
@@ -229,6 +282,13 @@ impl<'p> Replay<'p> {
             let count = each + if place == 0 { rest } else { 0 };
             self.judge(attempt, &to, &stood, count);
         }
+        Ok(())
+    }
+
+    /// It closed after it was judged as an open one.
+    fn was_live(&self, attempt: &Attempt) -> bool {
+        let flow = attempt.flow.map(|flow| (flow, attempt.start));
+        attempt.state == State::Closed && flow.is_some_and(|flow| self.live.contains(&flow))
     }
 
     /// The sums.
@@ -241,14 +301,10 @@ impl<'p> Replay<'p> {
         let (verdict, at) = verdict_of(self.policy, &stood.index, to, attempt);
         let outcome = self.outcome(attempt, to, stood, (verdict, at));
         let not = &mut self.plan.not_judged;
-        let left_out = match outcome {
-            Outcome::Unknown => Some(&mut not.unknown),
-            Outcome::Alike => Some(&mut not.alike),
-            Outcome::Same | Outcome::Already | Outcome::Changed(_) => None,
-        };
-        if let Some(sum) = left_out {
-            *sum = sum.saturating_add(count);
-            return;
+        match outcome {
+            Outcome::Unknown => return not.unknown(attempt.allow, count),
+            Outcome::Alike => return not.alike(attempt.allow, count),
+            Outcome::Same | Outcome::Already | Outcome::Changed(_) => {}
         }
         let plan = &mut self.plan;
         plan.attempts = plan.attempts.saturating_add(count);
@@ -347,6 +403,31 @@ impl Plan {
     pub fn breaks(&self) -> bool {
         self.newly_denied.attempts > 0
     }
+
+    /// Allowed attempts that may no longer be: the newly denied, and those of which nobody can say.
+    #[must_use]
+    pub fn may_break(&self) -> u64 {
+        let denied = self.newly_denied.attempts;
+        denied.saturating_add(self.not_judged.allowed)
+    }
+}
+
+impl NotJudged {
+    fn unknown(&mut self, allowed: bool, count: u64) {
+        self.unknown = self.unknown.saturating_add(count);
+        self.add(allowed, count);
+    }
+
+    fn alike(&mut self, allowed: bool, count: u64) {
+        self.alike = self.alike.saturating_add(count);
+        self.add(allowed, count);
+    }
+
+    fn add(&mut self, allowed: bool, count: u64) {
+        if allowed {
+            self.allowed = self.allowed.saturating_add(count);
+        }
+    }
 }
 
 /// Flows by their first record, refusals, and by their last the flows that began before: they were
@@ -356,7 +437,7 @@ pub(crate) fn counts(attempt: &Attempt, since: Wall) -> bool {
         // One that a later run took up has its first record in an earlier one.
         State::Open => attempt.start >= since && !attempt.resumed,
         State::Closed => attempt.start < since,
-        State::Denied => true,
+        State::Denied | State::Live => true,
     }
 }
 
@@ -385,67 +466,6 @@ pub(crate) fn verdict_of(
         }
     }
     (first, attempt.start)
-}
-
-/// A denial may be none: something would have to hold of which neither the record nor the facts
-/// say anything.
-pub(crate) fn unsure(policy: &Policy, stood: &Stood, to: &Tuple, at: Wall) -> bool {
-    if stood.exact(policy) {
-        return false;
-    }
-    let said = policy.explain(&stood.who, to, at);
-    let failed = said.nearest.map(|nearest| nearest.failed);
-    failed.unwrap_or_default().iter().any(|failed| {
-        let hidden = |name: &str| name.starts_with(PSEUDONYM);
-        match failed.condition {
-            Condition::Outer => stood.who.standing.outer.is_none(),
-            _ if stood.facts => false,
-            Condition::User => stood.who.user.as_deref().is_none_or(hidden),
-            Condition::Device => stood.who.device.is_empty() || hidden(&stood.who.device),
-            Condition::Posture
-            | Condition::Label
-            | Condition::Amr
-            | Condition::Acr
-            | Condition::Grant => true,
-            Condition::Group
-            | Condition::Machine
-            | Condition::Issuer
-            | Condition::SessionAge
-            | Condition::When
-            | Condition::DeniedFirst
-            | Condition::Port
-            | Condition::Address => false,
-        }
-    })
-}
-
-/// The rule that allowed it is there still, leads there, and asks for something that a record
-/// without facts does not say: another one may be nearer and yet this one would allow it.
-fn the_same_rule_may_hold(policy: &Policy, stood: &Stood, to: &Tuple, attempt: &Attempt) -> bool {
-    let same = |rule: &RuleView<'_>| {
-        rule.allows() && rule.mode() == Mode::Enforce && rule.name() == attempt.rule
-    };
-    let Some(rule) = policy.rules().find(same) else {
-        return false;
-    };
-    let asked = rule.who();
-    let who = &stood.who;
-    let hidden = |name: Option<&str>| name.is_none_or(|name| name.starts_with(PSEUDONYM));
-    let in_a_group =
-        asked.groups.is_empty() || who.groups.iter().any(|one| asked.groups.contains(&&**one));
-    let unknown = !asked.posture.is_empty()
-        || !asked.labels.is_empty()
-        || !asked.amr.is_empty()
-        || !asked.acr.is_empty()
-        || !asked.outer.is_empty() && who.standing.outer.is_none()
-        || !asked.users.is_empty() && hidden(who.user.as_deref())
-        || !asked.devices.is_empty()
-            && hidden(
-                Some(&who.device)
-                    .filter(|name| !name.is_empty())
-                    .map(|name| &**name),
-            );
-    unknown && in_a_group && rule.to().any(|at| at.holds(to))
 }
 
 #[cfg(test)]

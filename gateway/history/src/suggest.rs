@@ -11,7 +11,7 @@ mod test;
 mod to;
 
 use crate::attempt::Attempt;
-use crate::past::Past;
+use crate::past::{NoFacts, Past, Stood};
 use crate::plan::{counts, unsure, verdict_of};
 use from::Whom;
 use postern_engine::policy::{Answers, Mode, Policy, RuleId, RuleView, Tree, Tuple};
@@ -114,21 +114,28 @@ impl<'p> Suggest<'p> {
     }
 
     /// One record, in the order of the log.
-    pub fn attempt(&mut self, attempt: &Attempt) {
+    ///
+    /// # Errors
+    /// How the device stood cannot be looked up.
+    pub fn attempt(&mut self, attempt: &Attempt) -> Result<(), NoFacts> {
         if !attempt.allow || !counts(attempt, self.since) {
-            return;
+            return Ok(());
         }
         let Some(to) = attempt.to else {
-            return;
+            return Ok(());
         };
-        let Some(stood) = self.past.stood(attempt, self.policy) else {
-            self.gathered.unknown += 1;
-            return;
-        };
+        match self.past.stood(attempt, self.policy)? {
+            Some(stood) => self.gather(attempt, to, &stood),
+            None => self.gathered.unknown += 1,
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self, attempt: &Attempt, to: Tuple, stood: &Stood) {
         let (verdict, at) = verdict_of(self.policy, &stood.index, &to, attempt);
         if !verdict.allows() {
             let gathered = &mut self.gathered;
-            match unsure(self.policy, &stood, &to, at) {
+            match unsure(self.policy, stood, &to, at) {
                 true => gathered.unknown += 1,
                 false => gathered.no_longer += 1,
             }
@@ -152,7 +159,7 @@ impl<'p> Suggest<'p> {
         if used.to.len() < MAX_USED {
             if used.to.insert(to) {
                 used.samples
-                    .extend(samples(&used.samples, &stood, self.policy, to, at));
+                    .extend(samples(&used.samples, stood, self.policy, to, at));
             }
         } else if !used.to.contains(&to) {
             used.everywhere = true;

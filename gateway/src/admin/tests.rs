@@ -92,6 +92,30 @@ impl World {
     }
 }
 
+/// An SSH flow of ana, open since 1970.
+fn flow() -> FlowView {
+    FlowView {
+        id: 1,
+        state: "established".into(),
+        device: "ana".into(),
+        user: None,
+        protocol: Protocol::Tcp,
+        outer: None,
+        facts: None,
+        source: "100.96.0.2:4000".parse().expect("socket"),
+        destination: "192.0.2.10:22".parse().expect("socket"),
+        target: None,
+        rule: "ssh to the nodes".into(),
+        generation: 1,
+        opened_ms: 0,
+        idle_ms: 0,
+        bytes_out: 0,
+        packets_out: 0,
+        bytes_in: 0,
+        packets_in: 0,
+    }
+}
+
 fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ApiError {
     let error = result.expect_err("refused");
     let ClientError::Refused(refusal) = error else {
@@ -233,24 +257,7 @@ async fn without_an_endpoint_nobody_is_enrolled() {
 #[tokio::test]
 async fn flows_are_listed_and_killed_by_filter() {
     let world = World::start().await;
-    let flow = FlowView {
-        id: 1,
-        state: "established".into(),
-        device: "ana".into(),
-        user: None,
-        protocol: Protocol::Tcp,
-        source: "100.96.0.2:4000".parse().expect("socket"),
-        destination: "192.0.2.10:22".parse().expect("socket"),
-        target: None,
-        rule: "ssh to the nodes".into(),
-        generation: 1,
-        opened_ms: 0,
-        idle_ms: 0,
-        bytes_out: 0,
-        packets_out: 0,
-        bytes_in: 0,
-        packets_in: 0,
-    };
+    let flow = flow();
     world.fake.asked().flows = vec![
         flow.clone(),
         FlowView {

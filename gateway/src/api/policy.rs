@@ -61,6 +61,10 @@ pub struct Applied {
     pub checked: Option<String>,
     /// Recorded attempts that the policy newly denies, where `max_newly_denied` asks for them.
     pub newly_denied: Option<u64>,
+    /// What was allowed and could not be judged, damaged lines included: `max_newly_denied` counts
+    /// it as well.
+    #[serde(default)]
+    pub not_judged: Option<u64>,
     /// What confirms it. It is shown once.
     pub token: Option<String>,
     /// After the change.

@@ -23,6 +23,9 @@ pub struct FlowFilter {
     /// To this destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Destination>,
+    /// Opened before, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_before: Option<u64>,
 }
 
 /// Where a flow goes: `192.0.2.10`, `192.0.2.0/24`, `192.0.2.10:22`, `[2001:db8::1]:22/tcp`.
@@ -51,6 +54,7 @@ impl FlowFilter {
         device: &str,
         user: Option<&str>,
         (address, port, protocol): (IpAddr, u16, Protocol),
+        opened_ms: u64,
     ) -> bool {
         self.id.is_none_or(|wanted| wanted == id)
             && self.device.as_deref().is_none_or(|wanted| wanted == device)
@@ -61,6 +65,7 @@ impl FlowFilter {
             && self
                 .to
                 .is_none_or(|wanted| wanted.covers(address, port, protocol))
+            && self.opened_before.is_none_or(|before| opened_ms < before)
     }
 }
 
@@ -188,18 +193,18 @@ mod tests {
             to: Some("192.0.2.0/24".parse().expect("range")),
             ..FlowFilter::default()
         };
-        assert!(filter.matches(1, "laptop", Some("ana"), target));
-        assert!(!filter.matches(1, "laptop", None, target));
-        assert!(!filter.matches(1, "laptop", Some("bob"), target));
+        assert!(filter.matches(1, "laptop", Some("ana"), target, 5));
+        assert!(!filter.matches(1, "laptop", None, target, 5));
+        assert!(!filter.matches(1, "laptop", Some("bob"), target, 5));
         let elsewhere = ("198.51.100.1".parse().expect("address"), 22, Protocol::Tcp);
-        assert!(!filter.matches(1, "laptop", Some("ana"), elsewhere));
-        assert!(FlowFilter::default().matches(1, "laptop", None, elsewhere));
+        assert!(!filter.matches(1, "laptop", Some("ana"), elsewhere, 5));
+        assert!(FlowFilter::default().matches(1, "laptop", None, elsewhere, 5));
         assert!(
             !FlowFilter {
                 id: Some(2),
                 ..FlowFilter::default()
             }
-            .matches(1, "a", None, target)
+            .matches(1, "a", None, target, 5)
         );
     }
 }

@@ -1,50 +1,27 @@
 //! A change of the policy: guarded, put in force, confirmed, taken back, told.
 
+mod guard;
+
 use super::Control;
 use super::device::unavailable;
 use crate::api::{
-    Applied, ApplyPolicy, Confirmed, FlowFilter, FlowView, Force, MAX_FLOWS_LISTED,
-    PolicyChangeView, PolicySource, RollBack,
+    Applied, ApplyPolicy, Confirmed, Force, PolicyChangeView, PolicySource, RollBack,
 };
 use crate::audit::{Action, Actor, AuditEvent, Object, Outcome};
 use crate::device_api::DeviceProblem;
-use crate::plan;
 use crate::policy_watch::{Change, ChangeError};
 use crate::problem::Problem;
-use crate::store::{How, StoreError};
-use postern_engine::policy::{Policy, PolicyHash, Subject, Tuple};
+use crate::store::How;
+use guard::Who;
+use postern_engine::policy::PolicyHash;
 use postern_io::clock::Clock;
 use postern_proto::device_api::{ConfirmAnswer, ErrorCode};
-use postern_proto::now::Wall;
 use serde_json::json;
-use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
-
-/// How much of the past `max_newly_denied` looks at.
-const LOOKED_BACK: Duration = Duration::from_secs(7 * 86_400);
 
 /// The longest time to confirm, seconds: a day.
 const LONGEST_WAIT: u64 = 86_400;
-
-/// Flows that a refusal lists.
-const LISTED: usize = 10;
-
-/// Whose flows must live.
-enum Who {
-    User(String),
-    Device(String),
-}
-
-/// What was found before a change.
-#[derive(Default)]
-struct Guarded {
-    checked: Option<String>,
-    own_flows: Vec<FlowView>,
-    newly_denied: Option<u64>,
-}
 
 impl Control {
     /// Puts a policy in force and into the file, if nothing speaks against it.
@@ -95,6 +72,7 @@ impl Control {
                 own_flows: Vec::new(),
                 checked: None,
                 newly_denied: None,
+                not_judged: None,
                 token: None,
                 policy: (*self.policy.status()).clone(),
             });
@@ -263,7 +241,8 @@ impl Control {
             cut: changed.cut,
             own_flows: guarded.own_flows,
             checked: guarded.checked,
-            newly_denied: guarded.newly_denied,
+            newly_denied: guarded.lost.map(|lost| lost.denied),
+            not_judged: guarded.lost.map(|lost| lost.not_judged()),
             token: changed.token,
             policy: (*self.policy.status()).clone(),
         })
@@ -299,120 +278,6 @@ impl Control {
             None => Who::Device(record.name),
         }))
     }
-
-    /// Whether a policy cuts who applies it, or denies more than it may.
-    async fn guard(
-        &self,
-        policy: &Arc<Policy>,
-        source: &str,
-        who: Option<&Who>,
-        with: &Force,
-    ) -> Result<Guarded, Problem> {
-        let mut guarded = Guarded::default();
-        let forced = with.reason.is_some();
-        if let Some(who) = who {
-            let (name, select) = match who {
-                Who::User(user) => (
-                    user,
-                    FlowFilter {
-                        user: Some(user.clone()),
-                        ..FlowFilter::default()
-                    },
-                ),
-                Who::Device(device) => (
-                    device,
-                    FlowFilter {
-                        device: Some(device.clone()),
-                        ..FlowFilter::default()
-                    },
-                ),
-            };
-            guarded.own_flows = self.cut_by(policy, select).await?;
-            guarded.checked = Some(name.clone());
-            if !forced && !guarded.own_flows.is_empty() {
-                return Err(Problem::refused(
-                    lockout(name, &guarded.own_flows),
-                    "allow them, or repeat it with --force --reason TEXT",
-                ));
-            }
-        }
-        if let Some(most) = self.config.get().policy_change.max_newly_denied {
-            let denied = self.newly_denied(source).await?;
-            guarded.newly_denied = Some(denied);
-            if !forced && denied > most {
-                return Err(Problem::refused(
-                    format!(
-                        "the policy would deny {denied} recorded attempts of the last week that \
-                         were allowed; gateway.yaml takes {most} (policy_change.max_newly_denied)"
-                    ),
-                    "`postern-gateway policy plan` shows them; or --force --reason TEXT",
-                ));
-            }
-        }
-        Ok(guarded)
-    }
-
-    /// The live flows that a policy would cut.
-    async fn cut_by(&self, policy: &Policy, select: FlowFilter) -> Result<Vec<FlowView>, Problem> {
-        let flows = self.workers.list_flows(select, MAX_FLOWS_LISTED).await?;
-        let now = Clock::now().wall;
-        let last = self.last.load();
-        let mut indexes = HashMap::new();
-        let mut cut = Vec::new();
-        for flow in flows {
-            if !indexes.contains_key(&flow.device) {
-                let record = match self.as_it_stands(&flow.device).await {
-                    Ok(record) => record,
-                    // It is gone, and so is its flow in a moment.
-                    Err(StoreError::NoDevice { .. }) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                let peer = last.peers.iter().find(|peer| peer.device == flow.device);
-                let mut standing = record.standing;
-                standing.outer = peer.and_then(|peer| peer.endpoint).map(|at| at.ip());
-                let index = policy.index(&Subject {
-                    user: record.user,
-                    groups: record.groups,
-                    device: record.name,
-                    standing,
-                });
-                indexes.insert(flow.device.clone(), index);
-            }
-            let to = Tuple {
-                address: flow.destination.ip(),
-                port: flow.destination.port(),
-                protocol: flow.protocol,
-            };
-            let allowed = indexes
-                .get(&flow.device)
-                .is_some_and(|who| policy.judge(who, &to, now).allows());
-            if !allowed {
-                cut.push(flow);
-            }
-        }
-        Ok(cut)
-    }
-
-    async fn newly_denied(&self, source: &str) -> Result<u64, Problem> {
-        let now = Clock::now().wall;
-        let since = Wall(now.0.saturating_sub((Wall(0) + LOOKED_BACK).0));
-        let failed = |why: String| Problem::unable(why, "try again, or --force --reason TEXT");
-        // Names meant what they meant then.
-        let answers = plan::answers(&self.store, since, now).await?;
-        let (source, in_force) = (source.to_owned(), self.policy.source());
-        let compiled = tokio::task::spawn_blocking(move || {
-            let in_force = Policy::compile_for_the_past(&in_force, &answers).ok();
-            Policy::compile_for_the_past(&source, &answers).map(|policy| (policy, in_force))
-        });
-        let compiled = compiled.await.map_err(|error| failed(error.to_string()))?;
-        let (policy, in_force) = compiled.map_err(|errors| failed(errors.to_string()))?;
-        let policy = Arc::new(policy);
-        let folder = &self.config.get().flow_log.dir;
-        let (plan, _) = plan::run(&self.store, folder, policy, in_force, since, now, |_, _| {})
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        Ok(plan.newly_denied.attempts)
-    }
 }
 
 /// What stood before the newest of these changes, which come oldest first. What was taken back, by
@@ -432,22 +297,6 @@ fn stood_before(changes: impl Iterator<Item = (How, String)>) -> Option<String> 
     }
     stood.pop()?;
     stood.pop()
-}
-
-fn lockout(who: &str, flows: &[FlowView]) -> String {
-    let mut text = format!("it would cut {} live flows of {who}:", flows.len());
-    for flow in flows.iter().take(LISTED) {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "\n  {} {} -> {}/{}, allowed by {}",
-            flow.device, flow.source, flow.destination, flow.protocol, flow.rule
-        );
-    }
-    if flows.len() > LISTED {
-        let _ = write!(text, "\n  and {} more", flows.len() - LISTED);
-    }
-    text
 }
 
 /// For the history: by the kernel's word, and as whom.

@@ -328,7 +328,7 @@ impl<'p> Read<'p> {
                 self.uses.insert(key, last);
                 self.make_room();
             }
-            (State::Open | State::Closed, _, _) => {}
+            (State::Open | State::Closed | State::Live, _, _) => {}
         }
     }
 

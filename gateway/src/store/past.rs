@@ -171,6 +171,35 @@ impl Store {
         found.iter().map(|row| self.read_facts(row)).collect()
     }
 
+    /// The last row of `id` that began by `at`, or else the first; and when the next one began.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn facts_of(
+        &self,
+        id: &str,
+        at: Wall,
+    ) -> Result<Option<(FactsRow, Option<Wall>)>, StoreError> {
+        let found = sqlx::query(
+            "SELECT *, (SELECT min(since) FROM facts AS later
+                        WHERE later.id = facts.id AND later.since > facts.since) AS next
+             FROM facts WHERE number = coalesce(
+                 (SELECT number FROM facts WHERE id = $1 AND since <= $2
+                  ORDER BY since DESC, number DESC LIMIT 1),
+                 (SELECT number FROM facts WHERE id = $1 ORDER BY since, number LIMIT 1))",
+        )
+        .bind(id)
+        .bind(rows::signed(at.0))
+        .fetch_optional(&self.db)
+        .await
+        .map_err(|e| self.failed(e))?;
+        let read = |row: SqliteRow| {
+            let next = self.time(&row, "next")?.map(Wall);
+            Ok((self.read_facts(&row)?, next))
+        };
+        found.map(read).transpose()
+    }
+
     /// How a device stood at a moment; none: it was not enrolled, or nobody knows any more.
     ///
     /// # Errors

@@ -140,6 +140,8 @@ async fn flows_of_all_workers_are_listed_oldest_first() {
         device: "d".into(),
         user: None,
         protocol: Protocol::Udp,
+        outer: None,
+        facts: None,
         source: "100.96.0.2:1".parse().expect("literal"),
         destination: "192.0.2.10:2".parse().expect("literal"),
         target: None,

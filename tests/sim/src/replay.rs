@@ -65,7 +65,9 @@ impl Kept {
             // Of several attempts it says the policy and the facts of the first; the policy may
             // have changed before the others.
             attempt.ports.clear();
-            replays.entry(hash).or_insert_with(fresh).attempt(&attempt);
+            let replay = replays.entry(hash).or_insert_with(fresh);
+            let judged = replay.attempt(&attempt);
+            judged.map_err(|error| format!("replay: {error}"))?;
         }
         for (_, replay) in replays {
             let plan = replay.finish();

@@ -1,7 +1,7 @@
 //! Sums of a replay, all of them bounded.
 
 use super::{Example, Kind, Plan, RuleShare, SHOWN, ShadowShare, Share, Sums};
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, State};
 use crate::past::Stood;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -12,6 +12,10 @@ use std::sync::Arc;
 
 /// Pairs of who and where to that are told apart, at under 1 KiB each: 20 MiB.
 pub const MAX_PAIRS: usize = 20_000;
+
+/// Memory for how those stood who are newly denied, bytes: usually 2 KiB a pair. Of pairs beyond
+/// that the nearest rule is not told.
+const MAX_STOOD: usize = 64 << 20;
 
 /// Users, devices and pairs of rules that are told apart, at under 300 bytes each: 10 MiB.
 const MAX_NAMES: usize = 10_000;
@@ -26,6 +30,8 @@ pub(super) struct Tally {
     rules: HashMap<String, Names, FixedState>,
     shadow: BTreeMap<(String, bool, bool), u64>,
     pairs: HashMap<Pair, Seen, FixedState>,
+    /// Of who is kept in `pairs`, each as often as it is.
+    weight: usize,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -38,7 +44,8 @@ struct Pair {
 #[derive(Debug)]
 struct Seen {
     example: Example,
-    stood: Arc<Stood>,
+    /// Of a newly denied one.
+    stood: Option<Arc<Stood>>,
     /// The moment that it was judged at.
     at: Wall,
 }
@@ -70,15 +77,22 @@ impl Tally {
             who: who.cloned().unwrap_or_default(),
             to: *to,
         };
+        let open = if attempt.state == State::Live {
+            count
+        } else {
+            0
+        };
         if let Some(seen) = self.pairs.get_mut(&pair) {
             let sum = &mut seen.example.attempts;
             *sum = sum.saturating_add(count);
+            seen.example.open = seen.example.open.saturating_add(open);
             seen.example.time = seen.example.time.max(attempt.start);
         } else if self.pairs.len() < MAX_PAIRS {
             let example = Example {
                 change: kind,
                 time: attempt.start,
                 attempts: count,
+                open,
                 user: attempt.user.clone(),
                 device: attempt.device.clone(),
                 to: *to,
@@ -86,7 +100,12 @@ impl Tally {
                 is: rule.to_owned(),
                 nearest: None,
             };
-            let stood = Arc::clone(stood);
+            let weight = self.weight.saturating_add(stood.weight);
+            let keep = kind == Kind::NewlyDenied && weight <= MAX_STOOD;
+            let stood = keep.then(|| Arc::clone(stood));
+            if keep {
+                self.weight = weight;
+            }
             self.pairs.insert(pair, Seen { example, stood, at });
         }
     }
@@ -132,13 +151,12 @@ impl Tally {
 
 impl Seen {
     fn explained(self, policy: &Policy) -> Example {
-        let Seen { mut example, .. } = self;
-        if example.change == Kind::NewlyDenied {
-            let said = policy.explain(&self.stood.who, &example.to, self.at);
-            example.nearest = said
-                .nearest
-                .map(|nearest| format!("{}: {}", nearest.rule, nearest.sentence()));
-        }
+        let mut example = self.example;
+        let said = self
+            .stood
+            .map(|stood| policy.explain(&stood.who, &example.to, self.at));
+        let nearest = said.and_then(|said| said.nearest);
+        example.nearest = nearest.map(|near| format!("{}: {}", near.rule, near.sentence()));
         example
     }
 }

@@ -79,7 +79,7 @@ fn suggest(text: &str, rows: &[Row], attempts: &[Attempt]) -> Suggestion {
     let policy = policy(text);
     let mut suggest = Suggest::new(&policy, Past::new(rows.iter().cloned()), Wall(0));
     for attempt in attempts {
-        suggest.attempt(attempt);
+        suggest.attempt(attempt).expect("facts");
     }
     suggest.finish(text, &Answers::new())
 }
@@ -274,7 +274,7 @@ proptest! {
         prop_assert!(new.run_tests().iter().all(|test| test.passed), "{}", found.policy);
         let mut replay = Replay::new(&new, Past::new(rows), Wall(0));
         for attempt in &attempts {
-            replay.attempt(attempt);
+            replay.attempt(attempt).expect("facts");
         }
         let plan = replay.finish();
         prop_assert_eq!(plan.newly_denied.attempts, 0, "{}\n{:?}", &found.policy, &plan.examples);
@@ -303,7 +303,7 @@ rules:
     let ana = who("ana", &[]);
     let mut suggest = Suggest::new(&policy, Past::new([row(&ana)]), Wall(0));
     for to in ["198.51.100.7:443/tcp", "192.0.2.9:22/tcp"] {
-        suggest.attempt(&used(&policy, &ana, to));
+        suggest.attempt(&used(&policy, &ana, to)).expect("facts");
     }
     let found = suggest.finish(text, &answers);
     let to = "to: [{ names: [API.example.com], ports: [443/tcp, 80/tcp] }, { addresses: [192.0.2.9], ports: [22/tcp] }]";

@@ -60,6 +60,65 @@ async fn a_change_that_denies_as_much_of_the_past_as_it_may_is_put_in_force() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_judged_counts_as_denied() {
+    let world = World::with(|config| config.policy_change.max_newly_denied = Some(2)).await;
+    world.ssh_was_used().await;
+    // The records name no facts, so whether this holds nobody can say.
+    let (rules, _) = FIRST_POLICY.split_once("\ntests:").expect("it has tests");
+    let asks = rules.replace("groups: [sre]", "groups: [sre], labels: [team=infra]");
+    let problem = refused(world.apply(&asks, None).await);
+    let says = |text: &str| assert!(problem.error.contains(text), "{text}: {problem:?}");
+    says("deny 0 recorded attempts");
+    says("3 more that were allowed cannot be judged");
+    says("takes 2 in all");
+    let helps = |text: &str| assert!(problem.help.contains(text), "{text}: {problem:?}");
+    helps("shorter --since");
+    helps("--force --reason");
+    let forced = world.apply(&asks, Some("INC-42")).await.expect("done");
+    assert_eq!((forced.newly_denied, forced.not_judged), (Some(0), Some(3)));
+}
+
+#[tokio::test]
+async fn damaged_lines_count_as_denied() {
+    let world = World::with(|config| config.policy_change.max_newly_denied = Some(0)).await;
+    world.ssh_was_used().await;
+    let files = std::fs::read_dir(&world.config.flow_log.dir).expect("there");
+    let mut files = files.map(|file| file.expect("readable").path());
+    let log = files.find(|file| file.extension().is_some_and(|end| end == "jsonl"));
+    let log = log.expect("a log");
+    let text = std::fs::read_to_string(&log).expect("readable");
+    // Of one of three; what holds the three together is another matter.
+    std::fs::write(&log, text.replacen("\"verdict\"", "\"vordict\"", 1)).expect("written");
+    let more = format!("{FIRST_POLICY}# more\n");
+    let problem = refused(world.apply(&more, None).await);
+    let damaged = "1 lines of the log are damaged";
+    assert!(problem.error.contains(damaged), "{problem:?}");
+}
+
+#[tokio::test]
+async fn open_flows_of_before_count() {
+    let world = World::with(|config| config.policy_change.max_newly_denied = Some(0)).await;
+    world.add("ana", 1).await.expect("added");
+    let noted = world.control.store.facts_at("ana", Clock::now().wall).await;
+    let noted = noted.expect("read").expect("noted");
+    let flow = FlowView {
+        facts: Some(noted.id.to_string()),
+        ..flow()
+    };
+    world.fake.asked().flows = vec![flow];
+    let problem = refused(world.apply(&narrow(), None).await);
+    let said = "deny 1 recorded attempts of the last week that were allowed (1 of them flows that \
+                began before and are open)";
+    assert!(problem.error.contains(said), "{problem:?}");
+    let more = format!("{FIRST_POLICY}# more\n");
+    let applied = world.apply(&more, None).await.expect("done");
+    assert_eq!(
+        (applied.newly_denied, applied.not_judged),
+        (Some(0), Some(0))
+    );
+}
+
+#[tokio::test]
 async fn a_change_without_tests_is_refused_where_tests_are_wanted() {
     let world = World::with(|config| config.policy_change.require_tests = true).await;
     let before = world.control.policy.status().hash.clone();

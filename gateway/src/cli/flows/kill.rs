@@ -43,6 +43,7 @@ impl Kill {
             device: self.device.clone(),
             user: self.user.clone(),
             to: self.to,
+            opened_before: None,
         };
         if self.ids.is_empty() {
             vec![filter(None)]

@@ -133,6 +133,7 @@ impl Select {
                 Some(Place::Net(destination)) => Some(*destination),
                 Some(Place::Target(_)) | None => None,
             },
+            opened_before: None,
         }
     }
 

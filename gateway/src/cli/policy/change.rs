@@ -193,6 +193,11 @@ fn tell(applied: &Applied, to: Output) -> Result<u8, Failure> {
             "of the recorded attempts of the last week it denies {denied} that were allowed"
         ))?;
     }
+    if let Some(unknown) = applied.not_judged.filter(|unknown| *unknown > 0) {
+        output::say(format_args!(
+            "of {unknown} more, damaged lines included, nobody can say"
+        ))?;
+    }
     match &applied.checked {
         Some(who) => output::say(format_args!(
             "{} of the flows that were cut were those of {who}",

@@ -1,12 +1,15 @@
 //! `policy plan`: what another policy would do to what was used.
 
 use super::{Failure, Output, Where, output};
+use crate::admin::client::Client;
+use crate::api::{FlowView, MAX_FLOWS_LISTED};
 use crate::config::Config;
-use crate::plan::{self, Read};
+use crate::plan::{self, Question, Read};
 use crate::store::Store;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use postern_engine::policy::{Policy, PolicyErrors, TestOutcome};
+use postern_history::Live;
 use postern_history::diff::{self, Change, Difference, Field};
 use postern_history::plan::{Example, Kind, Plan, Sums};
 use postern_io::clock::Clock;
@@ -15,7 +18,6 @@ use postern_spool::query;
 use serde::Serialize;
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Rows of each table for people; JSON has up to a hundred.
 const ROWS: usize = 20;
@@ -62,26 +64,25 @@ impl Verb {
         let policy = compile(&store, &source, since, now).await?;
         let policy = policy
             .map_err(|errors| Failure::usage(format!("{}:\n{errors}", self.new.display())))?;
-        let policy = Arc::new(policy);
         let in_force = in_force(&store, &config).await?;
         let before = match &in_force {
             Some((_, text)) => compile(&store, text, since, now).await?.ok(),
             None => None,
         };
-        let bar = progress();
-        let (plan, Read { records, damaged }) = plan::run(
-            &store,
-            &config.flow_log.dir,
-            Arc::clone(&policy),
-            before,
-            since,
-            now,
-            shown_on(bar.clone()),
-        )
-        .await
-        .map_err(Failure::failed)?;
-        bar.finish_and_clear();
         let tests = policy.run_tests();
+        let question = Question {
+            policy,
+            in_force: before,
+            since,
+            live: live(&config, since, now).await,
+        };
+        let bar = progress();
+        let shown = shown_on(bar.clone());
+        let (plan, Read { records, damaged }) =
+            plan::run(&store, &config.flow_log.dir, question, shown)
+                .await
+                .map_err(Failure::failed)?;
+        bar.finish_and_clear();
         let failed = tests.iter().any(|test| !test.passed);
         let old = in_force.as_ref().map_or("", |(_, source)| source);
         let report = Report {
@@ -107,6 +108,22 @@ pub(super) fn since(text: &str, now: Wall) -> Result<Wall, Failure> {
     query::moment(text, now.millis())
         .map(|millis| Wall(millis.saturating_mul(1_000_000)))
         .map_err(|error| Failure::usage(format!("--since: {error}")))
+}
+
+/// The flows that began before and are open. Where the gateway gives no answer, a note says so.
+pub(super) async fn live(config: &Config, since: Wall, now: Wall) -> Option<Live> {
+    let client = Client::new(&config.admin_socket);
+    let ask = plan::before(since);
+    match client.post::<Vec<FlowView>>("/v1/flows/list", &ask).await {
+        Ok(flows) => Some(plan::live(flows, now)),
+        Err(error) => {
+            eprintln!(
+                "note: flows that began before {} and are open are not known: {error}",
+                output::moment(Some(since.seconds()))
+            );
+            None
+        }
+    }
 }
 
 /// Its names mean all that they meant at any time since.
@@ -195,6 +212,15 @@ impl Report {
                 ),
             ),
         ])?;
+        if let Some(open) = plan.open_flows {
+            output::facts(&[(
+                "  open flows",
+                format!(
+                    "{} of these attempts began before and are open: {} newly denied",
+                    open.flows, open.newly_denied
+                ),
+            )])?;
+        }
         let users = plan.by_user.iter();
         changes(
             "USER",
@@ -298,6 +324,17 @@ impl Report {
                 not.unknown
             );
         }
+        if not.allowed > 0 {
+            eprintln!(
+                "note: {} that were not judged were allowed; `policy_change.max_newly_denied` counts them as denied",
+                not.allowed
+            );
+        }
+        if plan.open_flows.is_some_and(|open| open.more) {
+            eprintln!(
+                "note: of the flows that are open only the oldest {MAX_FLOWS_LISTED} were judged"
+            );
+        }
         if not.scans > 0 {
             eprintln!(
                 "note: {} attempts are not judged: their records stand for many addresses",
@@ -360,8 +397,12 @@ fn examples(title: &str, kind: Kind, all: &[Example]) -> Result<(), Failure> {
                 (Some(user), Some(device)) => format!("{user} on {device}"),
                 (user, device) => or_dash(&user.or(device).map(str::to_owned)),
             };
+            let last = match one.open {
+                0 => output::moment(Some(one.time.seconds())),
+                _ => "open".to_owned(),
+            };
             [
-                output::moment(Some(one.time.seconds())),
+                last,
                 one.attempts.to_string(),
                 who,
                 one.to.to_string(),

@@ -1,6 +1,6 @@
 //! `policy suggest`: the tightest policy that keeps what was used.
 
-use super::plan::{in_force, progress, shown_on, since};
+use super::plan::{in_force, live, progress, shown_on, since};
 use super::{Failure, Output, Where, output};
 use crate::config::Config;
 use crate::plan;
@@ -37,14 +37,21 @@ impl Verb {
             .ok_or_else(|| Failure::failed("no policy is in force, and the file has faults"))?;
         let answers = plan::answers(&store, since, now).await?;
         let policy = Policy::compile_for_the_past(&source, &answers).map_err(Failure::failed)?;
-        let past = plan::past(&store, since, now).await?;
+        let live = live(&config, since, now).await.unwrap_or_default();
         let bar = progress();
-        let mut suggest = Suggest::new(&policy, past, since);
-        let each = |attempt: Attempt| suggest.attempt(&attempt);
-        let read = plan::attempts(&config.flow_log.dir, since, shown_on(bar.clone()), each)
-            .map_err(Failure::failed)?;
+        let (shown, folder) = (shown_on(bar.clone()), config.flow_log.dir.clone());
+        let work = move |past| {
+            let mut suggest = Suggest::new(&policy, past, since);
+            for flow in &live.flows {
+                suggest.attempt(&flow.attempt)?;
+            }
+            let each = |attempt: Attempt| suggest.attempt(&attempt);
+            let read = plan::attempts(&folder, since, shown, each)?;
+            Ok((suggest.finish(&source, &answers), read))
+        };
+        let done = plan::with_past(&store, work).await;
+        let (mut found, read) = done.map_err(Failure::failed)?;
         bar.finish_and_clear();
-        let mut found = suggest.finish(&source, &answers);
         for rule in found.rules.iter_mut().filter(|rule| rule.last.is_none()) {
             rule.last = last_use(&config, &rule.rule, since)?;
         }

@@ -291,3 +291,24 @@ async fn what_no_record_rests_on_is_forgotten() {
         "so many are kept in any case"
     );
 }
+
+#[tokio::test]
+async fn facts_are_looked_up_by_their_moment() {
+    let folder = Scratch::new();
+    let (store, mut ana) = with_ana(&folder).await;
+    let id = store.note_facts(&ana, at(10)).await.expect("noted");
+    ana.groups.push("oncall".to_owned());
+    store.note_facts(&ana, at(20)).await.expect("noted");
+    ana.groups.pop();
+    assert_eq!(store.note_facts(&ana, at(30)).await.expect("noted"), id);
+    let of = async |id: &str, when| {
+        let found = store.facts_of(id, at(when)).await.expect("read");
+        found.map(|(row, next)| (row.since.seconds(), next.map(Wall::seconds)))
+    };
+    // Before the first, at its beginning, while others were in force, and from the last on.
+    for (when, row) in [(9, 10), (10, 10), (25, 10), (29, 10), (30, 30), (99, 30)] {
+        let next = (row == 10).then_some(30);
+        assert_eq!(of(&id, when).await, Some((row, next)), "at {when}");
+    }
+    assert_eq!(of("0123456789abcdef", 10).await, None);
+}
