@@ -17,6 +17,7 @@ use postern_io::clock::Clock;
 use postern_proto::flow_key::Protocol;
 use postern_proto::keys::PrivateKey;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 /// A control plane on a real socket, with a worker that only remembers.
 struct World {
@@ -314,10 +315,10 @@ async fn a_listener_sees_records_and_is_let_go_at_the_end() {
     // The listener is there once a line arrives; until then lines go to nobody.
     let line = loop {
         let _full = world.records.offer(flow_log::tests::opens(0..1));
-        if let Ok(line) = lines.try_recv() {
+        let patience = Duration::from_millis(20);
+        if let Ok(Some(line)) = tokio::time::timeout(patience, lines.recv()).await {
             break line;
         }
-        tokio::task::yield_now().await;
     };
     assert!(line.contains(r#""device":"ana-laptop""#), "{line}");
     world.stop.send(true).expect("served");
