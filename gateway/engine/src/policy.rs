@@ -281,9 +281,9 @@ impl Policy {
     /// grant that lives allows; all else is a denial.
     ///
     /// The cost depends on the lengths that prefixes have, on those that cover the address and on
-    /// the names that `who` has, such as groups, not on the number of rules. Rules that name nobody (`outer`, `issuers`,
-    /// `amr`, `acr`, `posture`, `session_age` or `when` alone) are filed under everybody: of those
-    /// for the same prefix and port each is tried until one applies.
+    /// the names that `who` has, such as groups, not on the number of rules. Rules that name nobody
+    /// (`outer`, `issuers`, `amr`, `acr`, `posture`, `session_age` or `when` alone) are filed under
+    /// everybody: of those for the same prefix and port each is tried until one applies.
     #[must_use]
     pub fn judge(&self, who: &SubjectIndex, to: &Tuple, now: Wall) -> Verdict {
         let denied = Verdict {

@@ -98,7 +98,7 @@ impl Index {
     /// The first rule that applies. The look-up itself proves what a certain rule asks for; of every
     /// other candidate the rest is asked.
     pub(super) fn first(&self, who: &SubjectIndex, to: &Tuple, now: Wall) -> Option<Hit> {
-        let holds = |_, rest: RestId| {
+        let holds = |rest: RestId| {
             let rest = self.rests.get(rest.0 as usize);
             rest.is_some_and(|rest| rest.from.meets_all(rest.asks, who, now))
         };
@@ -119,7 +119,7 @@ impl Index {
         cell: &Cell,
         port: u16,
         best: Option<Hit>,
-        holds: &impl Fn(Hit, RestId) -> bool,
+        holds: &impl Fn(RestId) -> bool,
     ) -> Option<Hit> {
         let (certain, further) = match cell {
             Cell::Certain(entry) => (from_ref(entry), &[][..]),
@@ -191,7 +191,7 @@ fn first_in(
     tree: &[Node],
     port: u16,
     best: Option<Hit>,
-    holds: &impl Fn(Hit, RestId) -> bool,
+    holds: &impl Fn(RestId) -> bool,
 ) -> Option<Hit> {
     let (before, [root, after @ ..]) = tree.split_at(tree.len() / 2) else {
         return best;
@@ -204,7 +204,7 @@ fn first_in(
     if port < low {
         return best;
     }
-    if port <= high && better(hit, best) && holds(hit, root.rest) {
+    if port <= high && better(hit, best) && holds(root.rest) {
         best = Some(hit);
     }
     first_in(after, port, best, holds)

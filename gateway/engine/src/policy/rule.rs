@@ -217,18 +217,9 @@ impl From {
 
     /// The name decides nothing by itself: how the device stands, or the time, is asked as well.
     pub(super) fn asks_state(&self) -> bool {
-        !self.posture.is_empty()
-            || self.session_age.is_some()
-            || self.asks_login()
-            || self.asks_outer()
-            || self.when.is_some()
-    }
-
-    /// Something that only a login shows.
-    fn asks_login(&self) -> bool {
-        [&self.issuers, &self.amr, &self.acr]
-            .into_iter()
-            .any(|names| !names.is_empty())
+        let names = self.dimensions().map(|(condition, _)| condition);
+        let names = names.fold(Conditions::default(), |all, one| all.unless(false, one));
+        self.asks() != names
     }
 
     /// Where the device is on the Internet.
