@@ -25,6 +25,7 @@ pub use policy::{
 pub use select::{BadDestination, Destination, FlowFilter};
 pub use worker::{PeerView, ShadowCount, Traffic, VerdictCount, WorkerSnapshot, WorkerView};
 
+use postern_engine::policy::Tuple;
 use postern_proto::flow_key::Protocol;
 use postern_proto::keys::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,18 @@ pub struct FlowView {
     pub bytes_in: u64,
     /// Target to device.
     pub packets_in: u64,
+}
+
+impl FlowView {
+    /// What it was judged by: where it goes.
+    #[must_use]
+    pub fn to(&self) -> Tuple {
+        Tuple {
+            address: self.destination.ip(),
+            port: self.destination.port(),
+            protocol: self.protocol,
+        }
+    }
 }
 
 /// One bounded queue or table.

@@ -1,7 +1,6 @@
 //! Live flows in the words of the past.
 
 use crate::api::{FlowFilter, FlowView, MAX_FLOWS_LISTED};
-use postern_engine::policy::Tuple;
 use postern_history::attempt::State;
 use postern_history::{Attempt, Live, LiveFlow};
 use postern_proto::now::Wall;
@@ -26,6 +25,7 @@ pub fn live(flows: Vec<FlowView>, now: Wall) -> Live {
 }
 
 fn of(flow: FlowView, now: Wall) -> LiveFlow {
+    let to = flow.to();
     LiveFlow {
         opened: Wall(flow.opened_ms.saturating_mul(1_000_000)),
         attempt: Attempt {
@@ -41,11 +41,7 @@ fn of(flow: FlowView, now: Wall) -> LiveFlow {
             issuer: None,
             session_age: None,
             outer: flow.outer,
-            to: Some(Tuple {
-                address: flow.destination.ip(),
-                port: flow.destination.port(),
-                protocol: flow.protocol,
-            }),
+            to: Some(to),
             ports: Vec::new(),
             count: 1,
             deny_reason: None,

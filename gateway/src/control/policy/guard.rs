@@ -5,7 +5,7 @@ use crate::api::{FlowFilter, FlowView, Force, MAX_FLOWS_LISTED};
 use crate::plan::{self, Question};
 use crate::problem::Problem;
 use crate::store::StoreError;
-use postern_engine::policy::{Policy, Subject, Tuple};
+use postern_engine::policy::{Policy, Subject};
 use postern_io::clock::Clock;
 use postern_proto::now::Wall;
 use std::collections::HashMap;
@@ -173,14 +173,9 @@ impl Control {
                 });
                 indexes.insert(flow.device.clone(), index);
             }
-            let to = Tuple {
-                address: flow.destination.ip(),
-                port: flow.destination.port(),
-                protocol: flow.protocol,
-            };
             let allowed = indexes
                 .get(&flow.device)
-                .is_some_and(|who| policy.judge(who, &to, now).allows());
+                .is_some_and(|who| policy.judge(who, &flow.to(), now).allows());
             if !allowed {
                 cut.push(flow);
             }
