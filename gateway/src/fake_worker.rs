@@ -6,6 +6,7 @@ use crate::worker_api::{
     Caller, Cut, DeviceRecord, Door, DoorCommand, WORKER_QUEUE, Worker, WorkerCommand,
 };
 use crate::workers::Workers;
+use postern_proto::flow_key::Protocol;
 use postern_proto::keys::{PrivateKey, PublicKey};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -148,4 +149,28 @@ pub(crate) fn door_of(mut door: FrontDoor) -> Door {
         }
     });
     Caller::new(commands, || {})
+}
+
+/// An SSH flow of ana, open since 1970.
+pub(crate) fn flow() -> FlowView {
+    FlowView {
+        id: 1,
+        state: "established".into(),
+        device: "ana".into(),
+        user: None,
+        protocol: Protocol::Tcp,
+        outer: None,
+        facts: None,
+        source: "100.96.0.2:4000".parse().expect("socket"),
+        destination: "192.0.2.10:22".parse().expect("socket"),
+        target: None,
+        rule: "ssh to the nodes".into(),
+        generation: 1,
+        opened_ms: 0,
+        idle_ms: 0,
+        bytes_out: 0,
+        packets_out: 0,
+        bytes_in: 0,
+        packets_in: 0,
+    }
 }

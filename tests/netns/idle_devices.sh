@@ -5,7 +5,7 @@ test_begin
 need_load
 HOSTS=(inet gateway cluster laptop outside)
 IDLE=1000 IDLE_SEED=1
-# KiB: 12 for each device that has connected, 1 for one that has not, and the allocator's share (docs/gateway.md)
+# KiB: 16 for each device that has connected, 3.3 for one that has not, and the allocator's share (docs/gateway.md)
 PER_CONNECTED=17 PER_KNOWN=4
 world_up
 gateway_up

@@ -6,7 +6,7 @@ use super::*;
 use crate::api::*;
 use crate::config::Config;
 use crate::control::Parts;
-use crate::fake_worker::FakeWorker;
+use crate::fake_worker::{FakeWorker, flow};
 use crate::flow_log::{self, FlowLog, RecordSender};
 use crate::init::{FIRST_POLICY, init};
 use crate::live_config::LiveConfig;
@@ -14,7 +14,6 @@ use crate::policy_watch::{PolicyKeeper, begin};
 use crate::scratch::Scratch;
 use crate::store::Store;
 use postern_io::clock::Clock;
-use postern_proto::flow_key::Protocol;
 use postern_proto::keys::PrivateKey;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -90,30 +89,6 @@ impl World {
             preshared_key: None,
         };
         self.client.post("/v1/devices", &new).await
-    }
-}
-
-/// An SSH flow of ana, open since 1970.
-fn flow() -> FlowView {
-    FlowView {
-        id: 1,
-        state: "established".into(),
-        device: "ana".into(),
-        user: None,
-        protocol: Protocol::Tcp,
-        outer: None,
-        facts: None,
-        source: "100.96.0.2:4000".parse().expect("socket"),
-        destination: "192.0.2.10:22".parse().expect("socket"),
-        target: None,
-        rule: "ssh to the nodes".into(),
-        generation: 1,
-        opened_ms: 0,
-        idle_ms: 0,
-        bytes_out: 0,
-        packets_out: 0,
-        bytes_in: 0,
-        packets_in: 0,
     }
 }
 

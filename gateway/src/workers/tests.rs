@@ -1,12 +1,11 @@
 use super::*;
 use crate::api::{HistogramView, QueueView, ShadowCount, VerdictCount, WorkerView};
-use crate::fake_worker::{FakeWorker, door, door_of};
+use crate::fake_worker::{self, FakeWorker, door, door_of};
 use crate::front_door::{DoorCounts, DoorSockets, FrontDoor};
 use crate::init::FIRST_POLICY;
 use crate::pool::Pool;
 use crate::store::Noted;
 use postern_proto::fate::DropReason;
-use postern_proto::flow_key::Protocol;
 use postern_proto::keys::{PrivateKey, PublicKey};
 use postern_proto::peers::MAX_PEERS;
 
@@ -136,23 +135,8 @@ async fn flows_of_all_workers_are_listed_oldest_first() {
     let (workers, fakes) = two();
     let flow = |id, opened_ms| FlowView {
         id,
-        state: "open".into(),
-        device: "d".into(),
-        user: None,
-        protocol: Protocol::Udp,
-        outer: None,
-        facts: None,
-        source: "100.96.0.2:1".parse().expect("literal"),
-        destination: "192.0.2.10:2".parse().expect("literal"),
-        target: None,
-        rule: "r".into(),
-        generation: 1,
         opened_ms,
-        idle_ms: 0,
-        bytes_out: 0,
-        packets_out: 0,
-        bytes_in: 0,
-        packets_in: 0,
+        ..fake_worker::flow()
     };
     fakes[0].asked().flows = vec![flow(1, 10), flow(3, 30), flow(5, 50)];
     fakes[1].asked().flows = vec![flow(2, 20), flow(4, 30)];

@@ -36,6 +36,30 @@ fn ana() -> Subject {
     }
 }
 
+/// `OLD`, but SSH asks for more.
+fn asking(more: &str) -> String {
+    OLD.replace("groups: [sre]", &format!("groups: [sre], {more}"))
+}
+
+fn asking_for_a_disk() -> String {
+    asking("posture: [disk]") + "posture: { disk: { disk_encryption: on } }\n"
+}
+
+/// A report of an encrypted disk that counts for so many seconds.
+fn reported(at: u64, seconds: u64) -> Standing {
+    Standing {
+        reported: Some(Reported {
+            facts: Arc::new(postern_proto::facts::Facts {
+                disk_encryption: Some(true),
+                ..Default::default()
+            }),
+            at: Wall(at),
+            fresh_until: Wall(at + seconds * SECOND),
+        }),
+        ..Standing::default()
+    }
+}
+
 fn row(who: &Subject, since: u64) -> Row {
     let facts = FactsText::of(who);
     Row {
@@ -317,23 +341,9 @@ proptest! {
 
 #[test]
 fn facts_are_those_of_the_time() {
-    let text = OLD.replace(
-        "from: { groups: [sre] }",
-        "from: { groups: [sre], posture: [disk] }",
-    ) + "posture: { disk: { disk_encryption: on } }\n";
-    let with_disk = policy(&text);
+    let with_disk = policy(&asking_for_a_disk());
     let reporting = |from: u64| Subject {
-        standing: Standing {
-            reported: Some(Reported {
-                facts: std::sync::Arc::new(postern_proto::facts::Facts {
-                    disk_encryption: Some(true),
-                    ..Default::default()
-                }),
-                at: Wall(from),
-                fresh_until: Wall(from + 10 * SECOND),
-            }),
-            ..Standing::default()
-        },
+        standing: reported(from, 10),
         ..ana()
     };
     // The same facts twice, and a gap between them.
@@ -372,11 +382,7 @@ fn facts_are_those_of_the_time() {
 
 #[test]
 fn a_login_is_known_from_the_record_alone() {
-    let text = OLD.replace(
-        "from: { groups: [sre] }",
-        "from: { groups: [sre], session_age: 1h }",
-    );
-    let aged = policy(&text);
+    let aged = policy(&asking("session_age: 1h"));
     let who = Subject {
         standing: Standing {
             session: Some(Session {

@@ -210,6 +210,7 @@ fn a_name_is_remembered_for_a_day_after_the_last_policy_that_knows_it() {
     let mut table = wanting(&[NAME]);
     table.replied(NAME, only_v4(&["192.0.2.1"], 60), start());
     table.want(&BTreeSet::new(), start().mono);
+    assert!(table.views(&BTreeSet::new(), start().wall).is_empty());
     let almost = start().after(REMEMBERED - SECOND);
     assert!(table.forget(almost.mono).is_empty());
     assert_eq!(table.next(almost.mono), None, "nobody asks for it");

@@ -35,17 +35,7 @@ fn world() -> (Vec<Row>, Vec<Attempt>) {
             let who = Subject {
                 user: Some(format!("user{number}")),
                 device: format!("laptop{number}"),
-                standing: Standing {
-                    reported: Some(Reported {
-                        facts: Arc::new(postern_proto::facts::Facts {
-                            disk_encryption: Some(true),
-                            ..Default::default()
-                        }),
-                        at: Wall(from),
-                        fresh_until: Wall(from + 600 * SECOND),
-                    }),
-                    ..Standing::default()
-                },
+                standing: reported(from, 600),
                 ..ana()
             };
             if hour > 1 && later == 0 {
@@ -63,9 +53,7 @@ fn world() -> (Vec<Row>, Vec<Attempt>) {
 
 fn plan_with(bound: usize) -> (Plan, usize) {
     let (rows, attempts) = world();
-    let checks = "posture: { disk: { disk_encryption: on } }\n";
-    let new = OLD.replace("groups: [sre]", "groups: [sre], posture: [disk]") + checks;
-    let new = policy(&new);
+    let new = policy(&asking_for_a_disk());
     let asked = Arc::new(AtomicUsize::new(0));
     let facts = Counted {
         rows,

@@ -82,7 +82,7 @@ fn one_that_began_since_or_closes_meanwhile_counts_once() {
 fn one_of_whom_nothing_is_known_may_break() {
     let mut unknown = ssh();
     unknown.attempt.facts = None;
-    let asks = policy(&OLD.replace("groups: [sre]", "groups: [sre], labels: [a=b]"));
+    let asks = policy(&asking("labels: [a=b]"));
     let plan = with_live(&asks, &live(vec![unknown]), &[]);
     assert_eq!(plan.open_flows.map(|open| open.not_judged), Some(1));
     assert_eq!((plan.newly_denied.attempts, plan.may_break()), (0, 1));

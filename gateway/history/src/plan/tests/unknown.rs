@@ -4,11 +4,7 @@ use super::*;
 
 #[test]
 fn where_a_device_was_is_unknown_if_privacy_took_it() {
-    let text = OLD.replace(
-        "from: { groups: [sre] }",
-        "from: { groups: [sre], outer: [198.51.100.0/24] }",
-    );
-    let by_place = policy(&text);
+    let by_place = policy(&asking("outer: [198.51.100.0/24]"));
     let used = [record(&policy(OLD), &ana(), "192.0.2.33:22/tcp", T)];
     let rows = || vec![row(&ana(), T)];
     let plan = replay(&by_place, rows(), &used);
