@@ -156,9 +156,7 @@ impl Ready {
             }),
         }
     }
-}
 
-impl Ready {
     fn is_at(&self, outer: Option<IpAddr>) -> bool {
         let stood = self.stood.as_ref();
         stood.is_none_or(|stood| stood.who.standing.outer == outer)
